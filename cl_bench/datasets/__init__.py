@@ -1,0 +1,1 @@
+"""Datasets: one file is one component, found by its name (`cl_bench.registry`)."""

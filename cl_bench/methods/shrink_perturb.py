@@ -1,0 +1,93 @@
+"""Shrink and perturb at every step: three published variants, by name."""
+
+import jax
+from flax import struct
+
+from cl_bench import noise, optimizers
+from cl_bench.methods._compose import compose
+from cl_bench.methods.l2 import half_square
+from cl_bench.types import Method, NetTransform, Network, StreamSpec
+
+REFERENCE = (
+    "'dohare': Dohare et al., Nature 632 (2024) 768-774, released code; 'kumar': Kumar, "
+    "Marklund and Van Roy, CoLLAs 2024, released code; 'upgd': Elsayed and Mahmood, "
+    "ICLR 2024, released code. The original, at task boundaries: boundary_shrink_perturb"
+)
+NEEDS: frozenset[str] = frozenset()
+NEUTRAL = {"shrink": 0.0, "noise_std": 0.0}
+VARIANTS = ("dohare", "kumar", "upgd")
+
+
+@struct.dataclass
+class Hyper(optimizers.OptimHyper):
+    """Defaults of Dohare et al. on online permuted MNIST.
+
+    `shrink` is the weight decay of 'dohare' and 'upgd' and s of 'kumar'.
+    """
+
+    shrink: float = 1e-4
+    noise_std: float = 1e-5
+    variant: str = struct.field(pytree_node=False, default="dohare")
+    noise: str = struct.field(pytree_node=False, default="exact")
+
+
+def check(hyper: Hyper) -> None:
+    """Raise ValueError for a variant or a kind of noise that does not exist."""
+    if hyper.variant not in VARIANTS:
+        raise ValueError(f"variant={hyper.variant!r} is none of {', '.join(VARIANTS)}")
+    if hyper.noise not in noise.KINDS:
+        raise ValueError(f"noise={hyper.noise!r} is none of {', '.join(noise.KINDS)}")
+    if hyper.variant == "kumar" and hyper.noise == "pooled":
+        raise ValueError(
+            "variant='kumar' draws fresh networks, not noise: noise='exact'"
+        )
+
+
+def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
+    """One variant, xi ~ N(0, 1) for every weight and bias, a the step size.
+
+    dohare: theta <- optimiser(g + shrink theta) + noise_std xi.
+    kumar: theta <- (1 - shrink) theta + noise_std theta_fresh, after the optimiser.
+    upgd: theta <- optimiser(g + shrink theta + noise_std xi); with SGD that is
+    (1 - a shrink) theta - a (g + noise_std xi).
+    """
+    check(hyper)
+
+    def penalty(params, learner):
+        del learner
+        return hyper.shrink * half_square(params)
+
+    def noisy_grads(key, clock, grads):
+        del clock
+        xi = noise.normal_like(key, grads, hyper.noise)
+        return jax.tree.map(lambda g, x: g + hyper.noise_std * x, grads, xi)
+
+    optim = optimizers.make(hyper)
+    if hyper.variant == "upgd":
+        return compose(net, spec, optim, penalty=penalty, perturb_grads=noisy_grads)
+    if hyper.variant == "kumar":
+        return compose(net, spec, optim, transforms=(_towards_fresh(net, hyper),))
+    return compose(net, spec, optim, penalty=penalty, transforms=(_add_noise(hyper),))
+
+
+def _add_noise(hyper: Hyper) -> NetTransform:
+    def update(key, clock, signals, state, own):
+        del clock, signals
+        xi = noise.normal_like(key, state.params, hyper.noise)
+        params = jax.tree.map(lambda p, x: p + hyper.noise_std * x, state.params, xi)
+        return state._replace(params=params), own, None
+
+    return NetTransform(lambda state: (), update)
+
+
+def _towards_fresh(net: Network, hyper: Hyper) -> NetTransform:
+    def update(key, clock, signals, state, own):
+        del clock, signals
+        params = jax.tree.map(
+            lambda p, q: (1.0 - hyper.shrink) * p + hyper.noise_std * q,
+            state.params,
+            net.init(key).params,
+        )
+        return state._replace(params=params), own, None
+
+    return NetTransform(lambda state: (), update)

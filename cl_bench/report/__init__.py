@@ -1,0 +1,56 @@
+"""Records -> tables, figures, and one self-contained HTML page."""
+
+import importlib.util
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from cl_bench.report import tables
+from cl_bench.report.load import load
+from cl_bench.report.panels import join
+from cl_bench.report.summary import summarise
+
+_log = logging.getLogger(__name__)
+EXTRA = ("altair", "vl_convert", "matplotlib")
+INSTALL = "pip install 'cl_bench[report]'"
+
+
+def build(
+    workdirs: str | Path | Sequence[str | Path], output: str | Path | None = None
+) -> Path | None:
+    """Builds the report of one study, or of several joined, finished or not.
+
+    Writes report.html, figures/*.png and *.svg, and tables/*.csv into `output`
+    (default: the first workdir). Arms of one name are told apart by their study.
+
+    Returns: the page's path; None, with a logged warning, where the extra `report` is
+    not installed: then there are only the tables.
+
+    Raises StoreError where a workdir holds no records or is damaged.
+    """
+    several = [workdirs] if isinstance(workdirs, str | Path) else list(workdirs)
+    studies = [load(folder) for folder in dict.fromkeys(map(Path, several))]
+    target = Path(output) if output is not None else studies[0].workdir
+    panels = join(studies)
+    rows = [summarise(panel) for panel in panels]
+    groups = tables.ledger(panels)
+    tables.write(target / "tables", panels, rows, groups)
+    if lacking := missing():
+        _log.warning(
+            "No report.html and no figures: %s not installed. Install with: %s. "
+            "The tables are in %s.",
+            " and ".join(lacking) + (" is" if len(lacking) == 1 else " are"),
+            INSTALL,
+            target / "tables",
+        )
+        return None
+    from cl_bench.report import figures, page  # need the extra
+
+    figures.write(target / "figures", panels)
+    page.write(target / "report.html", studies, panels, rows, groups)
+    return target / "report.html"
+
+
+def missing() -> list[str]:
+    """Packages of the extra `report` that are not installed."""
+    return [name for name in EXTRA if importlib.util.find_spec(name) is None]

@@ -1,0 +1,173 @@
+"""Vega-Lite specifications of the page's figures, made with Altair.
+
+Data fields have fixed names (`arm`, `task`, `mean`, ...): a name that a user chose is
+only ever a value, never part of an expression.
+"""
+
+from typing import Any
+
+import altair as alt
+import numpy as np
+
+from cl_bench.report import labels, palette
+from cl_bench.report.palette import Stroke
+from cl_bench.report.panels import Arm, Panel
+from cl_bench.report.sweeps import Sweep, short
+from cl_bench.stats import Band
+
+FONT = "Inter, 'Helvetica Neue', 'Segoe UI', Arial, 'Liberation Sans', sans-serif"
+CONFIG = {
+    "font": FONT,
+    "background": "transparent",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "#444", "titleColor": "#222", "labelFontSize": 12,
+        "titleFontSize": 12.5, "titleFontWeight": 500, "titlePadding": 8,
+        "gridColor": "#E8E8E8", "domainColor": "#888", "tickColor": "#888",
+        "tickSize": 4, "labelPadding": 4,
+    },
+    "axisX": {"grid": False},
+    "axisY": {"domain": False, "ticks": False, "tickCount": 5},
+    "legend": {
+        "orient": "top", "title": None, "labelFontSize": 12.5, "labelColor": "#222",
+        "labelLimit": 420, "symbolType": "stroke", "symbolStrokeWidth": 3,
+        "symbolSize": 220, "columnPadding": 18, "rowPadding": 4, "offset": 10,
+    },
+    "title": {"fontSize": 12.5, "fontWeight": 600, "color": "#222", "anchor": "start"},
+}  # fmt: skip
+
+
+def curves(
+    panel: Panel, metric: str, arms: dict[str, Arm], strokes: dict[str, Stroke],
+    *, height: int = 300, title: str = "", legend: bool = True,
+    domain: tuple[float, float] | None = None, columns: int = 4,
+) -> dict[str, Any]:  # fmt: skip
+    """Mean curves with interval bands; `arms` by the name they have in the legend."""
+    rows = [
+        row
+        for name, arm in arms.items()
+        if metric in arm.drawn
+        for row in _rows(panel.positions, name, arm.drawn[metric])
+    ]
+    names = list(arms)
+    shape = {"columns": min(columns, len(names))} if legend else None
+    scale = alt.Scale(domain=names, range=[strokes[n].colour for n in names])
+    dashes = alt.Scale(domain=names, range=[list(strokes[n].dash) for n in names])
+    key = alt.Legend(**shape) if shape else None
+    pick = alt.selection_point(name="pick", fields=["arm"], bind="legend")
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("task:Q", title="Task", scale=alt.Scale(nice=False, zero=False)),
+        color=alt.Color("arm:N", scale=scale, legend=key, sort=None),
+    )
+    y = alt.Scale(zero=False, **({"domain": list(domain)} if domain else {}))
+    band = base.mark_area().encode(
+        y=alt.Y("low:Q", scale=y, title=labels.axis_title(metric)),
+        y2="high:Q",
+        opacity=alt.condition(pick, alt.value(0.16), alt.value(0.02)),
+    )
+    line = base.mark_line(strokeWidth=1.8, clip=bool(domain)).encode(
+        y=alt.Y("mean:Q", scale=y, title=labels.axis_title(metric)),
+        strokeDash=alt.StrokeDash("arm:N", scale=dashes, legend=key, sort=None),
+        opacity=alt.condition(pick, alt.value(1.0), alt.value(0.12)),
+    )
+    near = alt.selection_point(
+        name="near", on="pointerover", nearest=True, empty=False, clear="pointerout"
+    )
+    dots = base.mark_point(filled=True, size=55).encode(
+        y="mean:Q",
+        opacity=alt.condition(near, alt.value(1.0), alt.value(0.0)),
+        tooltip=_tooltip(labels.axis_title(metric)),
+    )
+    layers = [band, line.add_params(pick), dots.add_params(near)]
+    if not any("low" in row for row in rows):
+        layers = layers[1:]
+    return _finished(alt.layer(*layers), height, title)
+
+
+def _rows(positions: np.ndarray, name: str, band: Band) -> list[dict[str, Any]]:
+    rows = []
+    for i in np.nonzero(band.n)[0]:
+        row = {"arm": name, "task": _short(positions[i]), "n": int(band.n[i])}
+        row["mean"] = _short(band.estimate[i])
+        if np.isfinite(band.low[i]):
+            row |= {"low": _short(band.low[i]), "high": _short(band.high[i])}
+        rows.append(row)
+    return rows
+
+
+def _short(value: float) -> float | int:
+    """Five figures are more than a screen can show; the CSV has them all."""
+    rounded = float(f"{value:.5g}")
+    return int(rounded) if rounded.is_integer() and abs(rounded) < 1e9 else rounded
+
+
+def _tooltip(title: str, first: str = "task:Q", name: str = "Task") -> list[Any]:
+    return [
+        alt.Tooltip("arm:N", title="Arm"),
+        alt.Tooltip(first, title=name),
+        alt.Tooltip("mean:Q", title=title, format=".4~g"),
+        alt.Tooltip("low:Q", title="95 % from", format=".4~g"),
+        alt.Tooltip("high:Q", title="95 % to", format=".4~g"),
+        alt.Tooltip("n:Q", title="Runs"),
+    ]
+
+
+def sweep_scores(panel: Panel, sweep: Sweep, *, height: int = 220) -> dict[str, Any]:
+    """Final score against the value of one setting, one line per other settings."""
+    rows = []
+    for point in sweep.points:
+        if not np.isfinite(point.score.estimate):
+            continue
+        x = point.text if sweep.scale == "category" else float(point.value)
+        row = {"arm": point.others or sweep.method, "value": x}
+        row |= {"n": len(point.arm.runs), "mean": _short(point.score.estimate)}
+        if np.isfinite(point.score.low):
+            row["low"] = _short(point.score.low)
+            row["high"] = _short(point.score.high)
+        rows.append(row)
+    names = list(dict.fromkeys(row["arm"] for row in rows))
+    kind = "N" if sweep.scale == "category" else "Q"
+    texts = list(dict.fromkeys(p.text for p in sweep.points))
+    x = alt.X(f"value:{kind}", title=short(sweep.setting), **_x_axis(sweep, texts))
+    scale = alt.Scale(domain=names, range=_cycled(len(names)))
+    key = alt.Legend(columns=2) if len(names) > 1 else None
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=x, color=alt.Color("arm:N", scale=scale, legend=key, sort=None)
+    )
+    title = f"{labels.axis_title(panel.score or '')}, last 10 %"
+    y = alt.Scale(zero=False)
+    rule = base.mark_rule(strokeWidth=1.6).encode(
+        y=alt.Y("low:Q", scale=y, title=title), y2="high:Q"
+    )
+    line = base.mark_line(strokeWidth=1.4, opacity=0.6).encode(
+        y=alt.Y("mean:Q", scale=y, title=title)
+    )
+    dots = base.mark_point(filled=True, size=70, opacity=1).encode(
+        y="mean:Q", tooltip=_tooltip(title, f"value:{kind}", short(sweep.setting))
+    )
+    chart = alt.layer(*([rule] if any("low" in r for r in rows) else []), line, dots)
+    return _finished(chart, height, "")
+
+
+def _x_axis(sweep: Sweep, texts: list[str]) -> dict[str, Any]:
+    if sweep.scale == "category":
+        return {"sort": texts, "axis": alt.Axis(labelAngle=0)}
+    kind = alt.Scale(type="log") if sweep.scale == "log" else alt.Scale(zero=False)
+    kind.padding = 24
+    kind.nice = False
+    values = sorted({float(p.value) for p in sweep.points})
+    return {"scale": kind, "axis": alt.Axis(values=values, format="~g")}
+
+
+def _cycled(n: int) -> list[str]:
+    return [palette.COLOURS[i % len(palette.COLOURS)] for i in range(n)]
+
+
+def _finished(chart: alt.LayerChart, height: int, title: str) -> dict[str, Any]:
+    chart = chart.properties(width="container", height=height)
+    if title:
+        chart = chart.properties(title=title)
+    spec = chart.to_dict()
+    spec["config"] = CONFIG
+    spec["autosize"] = {"type": "fit-x", "contains": "padding"}
+    return spec

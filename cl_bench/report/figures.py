@@ -1,0 +1,192 @@
+"""Paper figures with matplotlib: one per metric and one per sweep, as PNG and SVG."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from cl_bench.report import labels, palette
+from cl_bench.report.palette import Stroke
+from cl_bench.report.panels import Arm, Panel
+from cl_bench.report.sweeps import Sweep, short, shown, sweeps
+
+STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
+    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7.5,
+    "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6, "ytick.major.width": 0.6,
+    "axes.grid": True, "axes.grid.axis": "y", "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.6, "axes.axisbelow": True,
+    "legend.frameon": False, "lines.linewidth": 1.2, "lines.dash_capstyle": "butt",
+    "text.parse_math": False,  # a name with a $ in it is a name, not a formula
+    "svg.hashsalt": "cl_bench", "savefig.dpi": 200, "figure.dpi": 100,
+}  # fmt: skip
+WIDTH, HEIGHT = 3.5, 2.4  # inches: one column of a two-column paper
+TILE = (2.1, 1.7)
+
+
+def write(folder: Path, panels: list[Panel]) -> list[Path]:
+    """Writes <metric>.png/.svg, <metric>_by_layer.* and sweep_<method>_<setting>.*.
+
+    With several benchmarks each name starts with the benchmark's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with matplotlib.rc_context(STYLE):
+        for panel in panels:
+            prefix = f"{panel.benchmark}_" if len(panels) > 1 else ""
+            for name, figure in _all(panel):
+                paths += _save(folder / file_name(prefix + name), figure)
+    return paths
+
+
+def file_name(name: str) -> str:
+    """A name with nothing in it that a file system or a shell might misread."""
+    return re.sub(r"[^A-Za-z0-9_.=-]+", "_", name).strip("._") or "figure"
+
+
+def _save(stem: Path, figure: Figure) -> list[Path]:
+    png, svg = (stem.with_name(stem.name + end) for end in (".png", ".svg"))
+    figure.savefig(png, bbox_inches="tight", pad_inches=0.03)
+    figure.savefig(svg, bbox_inches="tight", pad_inches=0.03, metadata={"Date": None})
+    return [png, svg]
+
+
+def _all(panel: Panel) -> Iterator[tuple[str, Figure]]:
+    arms = {arm.label: arm for arm in shown(panel)[0]}
+    strokes = palette.strokes(list(arms.values()))
+    for metric in top_metrics(panel):
+        yield metric, _single(panel, metric, arms, strokes)
+    for metric, parts in layer_metrics(panel).items():
+        yield f"{metric}_by_layer", _tiles(panel, parts, arms, strokes)
+    for sweep in sweeps(panel):
+        name = f"sweep_{sweep.method}_{short(sweep.setting)}"
+        several = len({arm.study for arm in panel.arms}) > 1
+        yield (f"{name}_{sweep.study}" if several else name), _sweep(panel, sweep)
+
+
+def top_metrics(panel: Panel) -> list[str]:
+    """Metrics with a figure of their own: the score first, no all-zero divergence."""
+    names = [m for m in panel.metrics if labels.parent(m) == m]
+    if not any(arm.diverged.any() for arm in panel.arms):
+        names = [m for m in names if m != "diverged"]
+    return sorted(names, key=lambda m: m != panel.score)
+
+
+def layer_metrics(panel: Panel) -> dict[str, list[str]]:
+    """Parent -> its parts: 'dead_units' -> ['dead_units/h1', 'dead_units/h2']."""
+    found: dict[str, list[str]] = {}
+    for metric in panel.metrics:
+        if labels.parent(metric) != metric:
+            found.setdefault(labels.parent(metric), []).append(metric)
+    return found
+
+
+def _single(
+    panel: Panel, metric: str, arms: dict[str, Arm], strokes: dict[str, Stroke]
+) -> Figure:
+    figure = _figure(WIDTH, HEIGHT)
+    axes = figure.subplots()
+    _curves(axes, panel, metric, arms, strokes)
+    axes.set_ylabel(labels.axis_title(metric))
+    _legend(figure, axes)
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)  # no display, no global state
+    return figure
+
+
+def _curves(
+    axes: Any, panel: Panel, metric: str, arms: dict[str, Arm], strokes: dict
+) -> None:
+    for name, arm in arms.items():
+        band, (colour, dash) = arm.drawn.get(metric), strokes[name]
+        if band is None or not (seen := band.n > 0).any():
+            continue
+        x = panel.positions[seen]
+        style = (0, [d / 1.5 for d in dash]) if dash else "-"
+        axes.plot(x, band.estimate[seen], color=colour, ls=style, label=name)
+        low, high = band.low[seen], band.high[seen]
+        axes.fill_between(x, low, high, color=colour, alpha=0.16, lw=0)
+    axes.set_xlabel("Task")
+    axes.margins(x=0.01)
+
+
+def _legend(figure: Figure, axes: Any, **place: Any) -> None:
+    handles, names = axes.get_legend_handles_labels()
+    if names:
+        longest = max(map(len, names))
+        columns = max(1, min(len(names), 52 // (longest + 6)))
+        figure.legend(
+            handles, names, ncols=columns, loc="outside upper left",
+            handlelength=1.8, columnspacing=1.2, borderaxespad=0.2, **place,
+        )  # fmt: skip
+
+
+def _tiles(
+    panel: Panel, metrics: list[str], arms: dict[str, Arm], strokes: dict[str, Stroke]
+) -> Figure:
+    columns = min(3, len(metrics))
+    rows = -(-len(metrics) // columns)
+    figure = _figure(TILE[0] * columns, TILE[1] * rows + 0.3)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axes, metric in zip(grid.flat, metrics, strict=False):
+        _curves(axes, panel, metric, arms, strokes)
+        axes.set_title(metric.partition("/")[2], loc="left")
+        axes.label_outer()
+    for axes in grid.flat[len(metrics) :]:
+        axes.remove()
+    figure.supylabel(labels.axis_title(labels.parent(metrics[0])), fontsize=8)
+    _legend(figure, grid.flat[0])
+    return figure
+
+
+def _sweep(panel: Panel, sweep: Sweep) -> Figure:
+    figure = _figure(2 * WIDTH, HEIGHT)
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
+    _scores(left, panel, sweep)
+    colours = palette.ordered(len(sweep.best_arms))
+    arms = {f"{short(sweep.setting)}={text}": arm for text, arm in sweep.best_arms}
+    strokes = {name: Stroke(c, ()) for name, c in zip(arms, colours, strict=True)}
+    _curves(right, panel, panel.score or "", arms, strokes)
+    right.set_ylabel(labels.axis_title(panel.score or ""))
+    right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    left.set_title(sweep.method, loc="left")
+    return figure
+
+
+def _scores(axes: Any, panel: Panel, sweep: Sweep) -> None:
+    texts = list(dict.fromkeys(p.text for p in sweep.points))
+    families = list(dict.fromkeys(p.others for p in sweep.points))
+    for i, others in enumerate(families):
+        own = [p for p in sweep.points if p.others == others]
+        own = [p for p in own if np.isfinite(p.score.estimate)]
+        at = [
+            texts.index(p.text) if sweep.scale == "category" else p.value for p in own
+        ]
+        colour = palette.COLOURS[i % len(palette.COLOURS)]
+        axes.plot(
+            at, [p.score.estimate for p in own], "o-", ms=3.5, color=colour,
+            label=others,
+        )  # fmt: skip
+        axes.vlines(
+            at, [p.score.low for p in own], [p.score.high for p in own], color=colour
+        )
+    if sweep.scale == "category":
+        axes.set_xticks(range(len(texts)), texts)
+    elif sweep.scale == "log":
+        axes.set_xscale("log")
+    axes.set_xlabel(short(sweep.setting))
+    axes.set_ylabel(f"{labels.axis_title(panel.score or '')}, last 10 %")
+    if len(families) > 1:
+        axes.legend()

@@ -1,0 +1,161 @@
+"""A study's workdir as arrays: one [runs, tasks] matrix per metric, made on demand."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from cl_bench.atomic import StoreError
+
+KEYS = {
+    "run_id", "study", "benchmark", "stream", "network", "method", "arm",
+    "seed", "task", "segment", "step",
+}  # fmt: skip
+
+
+class Run(NamedTuple):
+    """One row of the matrices."""
+
+    run_id: str
+    study: str
+    benchmark: str
+    arm: str
+    method: str
+    seed: int
+    settings: dict[str, Any]  # hyper-parameters, 'network.widths', 'stream.name', ...
+    oracle: bool
+    group: str
+
+
+class Study(NamedTuple):
+    """What one workdir holds."""
+
+    name: str
+    workdir: Path
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    groups: dict[str, dict[str, Any]]  # group key -> group.json
+    runs: list[Run]
+    metrics: list[str]  # names of the metric columns
+    num_tasks: int
+    records: pa.Table
+    index: np.ndarray  # [rows] position of each record in a [runs, tasks] matrix
+
+
+def load(workdir: str | Path) -> Study:
+    """Reads a workdir, finished or not.
+
+    Raises StoreError where it holds no records, with the command that makes them.
+    """
+    from cl_bench.records import read_records  # needs no compiled program
+
+    folder = Path(workdir)
+    if not folder.is_dir():
+        raise StoreError(f"{folder} is not a folder: give the --workdir of a study.")
+    records = read_records(folder)
+    described = {str(r.get("run_id")): r for r in _json(folder / "runs.json", [])}
+    config = _json(folder / "config.json", {})
+    runs, row_run = _runs(records, described)
+    task = records["task"].to_numpy().astype(np.int64)
+    num_tasks = int(task.max()) + 1 if len(task) else 0
+    metrics = [
+        f.name
+        for f in records.schema
+        if f.name not in KEYS and (pa.types.is_floating(f.type) or _counted(f.type))
+    ]
+    groups = {
+        p.parent.name: _json(p, {}) for p in sorted(folder.glob("groups/*/group.json"))
+    }
+    name = runs[0].study if runs else folder.name
+    provenance = _json(folder / "provenance.json", {})
+    return Study(
+        name, folder, config, provenance, groups, runs, metrics, num_tasks, records,
+        row_run * num_tasks + task,
+    )  # fmt: skip
+
+
+def matrix(study: Study, metric: str) -> np.ndarray:
+    """[runs, tasks] float64: the last value measured in each task, NaN where none was.
+
+    A task may have several rows (segments): metrics of its start stand on the first,
+    metrics of the whole task on the last.
+    """
+    flat = np.full(len(study.runs) * study.num_tasks, np.nan)
+    if metric in study.metrics:
+        column = study.records[metric].cast(pa.float64())
+        values = column.to_numpy(zero_copy_only=False)
+        order = np.argsort(study.records["step"].to_numpy(), kind="stable")
+        order = order[np.isfinite(values[order])]
+        flat[study.index[order]] = values[order]  # the last assignment stays
+    return flat.reshape(len(study.runs), study.num_tasks)
+
+
+def recorded(study: Study) -> np.ndarray:
+    """[runs, tasks] bool: tasks that a run has any record of."""
+    flat = np.zeros(len(study.runs) * study.num_tasks, dtype=bool)
+    flat[study.index] = True
+    return flat.reshape(len(study.runs), study.num_tasks)
+
+
+def _counted(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+
+
+def _runs(
+    records: pa.Table, described: dict[str, dict[str, Any]]
+) -> tuple[list[Run], np.ndarray]:
+    """Runs in the order of runs.json, and the run's position of every record."""
+    encoded = records["run_id"].combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    codes = encoded.indices.to_numpy()
+    ids = encoded.dictionary.to_pylist()
+    rank = {run_id: i for i, run_id in enumerate(described)}
+    order = sorted(range(len(ids)), key=lambda i: (rank.get(ids[i], len(rank)), i))
+    _, first = np.unique(codes, return_index=True)
+    wanted = [c for c in records.column_names if c in KEYS]
+    rows = records.select(wanted).take(pa.array(first[order])).to_pylist()
+    runs = [_run(row, described.get(row["run_id"], {})) for row in rows]
+    position = np.empty(len(ids), dtype=np.int64)
+    position[order] = np.arange(len(ids))
+    return runs, position[codes]
+
+
+def _run(row: dict[str, Any], described: dict[str, Any]) -> Run:
+    def of(key: str, default: str = "") -> str:
+        value = row.get(key) or described.get(key) or default
+        return str(value.get("name", default) if isinstance(value, dict) else value)
+
+    return Run(
+        run_id=of("run_id"),
+        study=of("study"),
+        benchmark=of("benchmark"),
+        arm=of("arm", of("method", "run")),
+        method=of("method"),
+        seed=int(row.get("seed", 0)),
+        settings=_settings(described),
+        oracle=bool(described.get("oracle", False)),
+        group=str(described.get("group", "")),
+    )
+
+
+def _settings(described: dict[str, Any]) -> dict[str, Any]:
+    found = dict(described.get("hyper") or {})
+    for part in ("network", "stream"):
+        section = described.get(part)
+        section = section if isinstance(section, dict) else {"name": section}
+        found |= {f"{part}.{k}": v for k, v in section.items() if v is not None}
+    return found
+
+
+def _json(path: Path, default: Any) -> Any:
+    """The file's content; the default where it is absent. StoreError if damaged."""
+    if not path.exists():
+        return default
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged ({error}).") from error
+    return content if isinstance(content, type(default)) else default

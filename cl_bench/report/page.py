@@ -1,0 +1,179 @@
+"""The report as one HTML page that needs no network and no second file."""
+
+import html
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cl_bench.atomic import replacing
+from cl_bench.report import charts, html_tables, labels, palette, sections
+from cl_bench.report.figures import layer_metrics, top_metrics
+from cl_bench.report.load import Study
+from cl_bench.report.palette import Stroke
+from cl_bench.report.panels import Arm, Panel
+from cl_bench.report.summary import Row, best
+from cl_bench.report.sweeps import Sweep, short, shown, sweeps
+
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; "
+    "script-src 'unsafe-inline' 'unsafe-eval'"
+)
+
+
+class Figure(NamedTuple):
+    """One or several charts under one caption (HTML)."""
+
+    charts: dict[str, dict[str, Any]]  # element id -> specification
+    caption: str
+    layout: str = ""  # class of the element around several charts
+    name: str = ""  # for screen readers
+
+
+def write(
+    path: Path, studies: list[Study], panels: list[Panel], rows: list[list[Row]],
+    ledger: list[dict[str, Any]],
+) -> None:  # fmt: skip
+    """Writes the page, whole or not at all."""
+    specs: dict[str, dict[str, Any]] = {}
+    body = [sections.header(studies, panels)]
+    for i, (panel, found) in enumerate(zip(panels, rows, strict=True)):
+        body.append(_panel(panel, found, f"{i}", specs))
+    if len(panels) > 1:
+        body.insert(1, html_tables.across(panels))
+    body += [html_tables.ledger(ledger), sections.definitions(panels)]
+    body.append(sections.provenance(studies))
+    title = " + ".join(dict.fromkeys(s.name for s in studies))
+    with replacing(path) as file:
+        file.write(_document(title, "\n".join(body), specs).encode())
+
+
+def _document(title: str, body: str, specs: dict[str, dict[str, Any]]) -> str:
+    import vl_convert
+
+    bundle = vl_convert.javascript_bundle(vl_version="6.4")
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<title>{html.escape(title)} – cl_bench report</title>
+<style>{_file("style.css")}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+<script type="application/json" id="specs">{as_script_data(specs)}</script>
+<script type="module">{bundle.replace("</script", "<\\/script")}
+{_file("embed.js")}</script>
+</body>
+</html>
+"""
+
+
+def as_script_data(value: Any) -> str:
+    """JSON that can stand inside a <script> element, whatever the names in it."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _file(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _panel(panel: Panel, rows: list[Row], key: str, specs: dict[str, Any]) -> str:
+    arms, reduced = shown(panel)
+    strokes = palette.strokes(arms)
+    figures = _curve_figures(panel, {a.label: a for a in arms}, strokes, key, reduced)
+    parts = [sections.panel_head(panel, rows, strokes, f"b{key}")]
+    if figures:
+        parts.append("<h3>Learning curves</h3>")
+    parts += [_figure(figure, specs) for figure in figures]
+    swept = sweeps(panel)
+    if swept:
+        parts.append("<h3>Hyper-parameter sweeps</h3>")
+    for i, sweep in enumerate(swept):
+        parts.append(_figure(_sweep_figure(panel, sweep, f"{key}-{i}"), specs))
+    return "\n".join(parts)
+
+
+def _figure(figure: Figure, specs: dict[str, Any]) -> str:
+    specs |= figure.charts
+    name = html.escape(figure.name, quote=True)
+    boxes = "".join(
+        f'<div class="chart" id="{i}" role="img" aria-label="{name}"></div>'
+        for i in figure.charts
+    )
+    if figure.layout:
+        boxes = f'<div class="{figure.layout}">{boxes}</div>'
+    return f"<figure>{boxes}<figcaption>{figure.caption}</figcaption></figure>"
+
+
+def _curve_figures(
+    panel: Panel, arms: dict[str, Arm], strokes: dict[str, Stroke], key: str,
+    reduced: bool,
+) -> list[Figure]:  # fmt: skip
+    found = []
+    for i, metric in enumerate(top_metrics(panel)):
+        spec = charts.curves(panel, metric, arms, strokes)
+        caption = sections.curve_caption(panel, metric, arms, reduced)
+        name = f"Line chart: {labels.axis_title(metric)} by task"
+        found.append(Figure({f"curves-{key}-{i}": spec}, caption, name=name))
+        if parts := layer_metrics(panel).get(metric):
+            found.append(_layers(panel, metric, parts, arms, strokes, f"{key}-{i}"))
+    orphans = {p: m for p, m in layer_metrics(panel).items() if p not in panel.metrics}
+    for i, (metric, parts) in enumerate(orphans.items()):
+        found.append(_layers(panel, metric, parts, arms, strokes, f"{key}-x{i}"))
+    return found
+
+
+def _layers(
+    panel: Panel, metric: str, parts: list[str], arms: dict[str, Arm],
+    strokes: dict[str, Stroke], key: str,
+) -> Figure:  # fmt: skip
+    domain = _extent(parts, arms)
+    specs = {
+        f"curves-{key}-part{i}": charts.curves(
+            panel, part, arms, strokes, height=150, title=part.partition("/")[2],
+            legend=False, domain=domain,
+        )
+        for i, part in enumerate(parts)
+    }  # fmt: skip
+    title = labels.axis_title(metric)
+    caption = f"<b>{html.escape(title)} by layer</b>, colours as above."
+    return Figure(specs, caption, "grid", f"Line charts: {title} by layer")
+
+
+def _extent(metrics: list[str], arms: dict[str, Arm]) -> tuple[float, float] | None:
+    ends = [
+        float(v)
+        for arm in arms.values()
+        for metric in metrics
+        if metric in arm.drawn
+        for curve in arm.drawn[metric][:3]
+        for v in curve[curve == curve]
+    ]
+    if not ends or min(ends) == max(ends):
+        return None
+    room = 0.03 * (max(ends) - min(ends))
+    low = min(ends) - room
+    return (0.0 if min(ends) >= 0 > low else low), max(ends) + room
+
+
+def _sweep_figure(panel: Panel, sweep: Sweep, key: str) -> Figure:
+    names = {f"{short(sweep.setting)} = {text}": arm for text, arm in sweep.best_arms}
+    colours = palette.ordered(len(names))
+    strokes = {n: Stroke(c, ()) for n, c in zip(names, colours, strict=True)}
+    metric = panel.score or ""
+    specs = {
+        f"sweep-{key}": charts.sweep_scores(panel, sweep),
+        f"values-{key}": charts.curves(panel, metric, names, strokes, height=220),
+    }
+    winner = best(panel, [point.arm for point in sweep.points])
+    caption = sections.sweep_caption(panel, sweep, winner)
+    name = f"Charts: {sweep.method}, score against {short(sweep.setting)}"
+    return Figure(specs, caption, "pair", name)

@@ -1,0 +1,233 @@
+"""Studies joined by benchmark: arms with unique labels, curves, and diverged runs."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cl_bench import stats
+from cl_bench.report import labels
+from cl_bench.report.load import Run, Study, matrix, recorded
+from cl_bench.stats import Band, Floats
+
+
+MAX_POINTS = 160
+
+
+class Arm(NamedTuple):
+    """One line of the figures: the runs that differ in nothing but the seed."""
+
+    label: str
+    study: str
+    method: str
+    oracle: bool
+    settings: dict[str, Any]
+    runs: list[Run]
+    groups: dict[str, dict[str, Any]]  # group.json of the groups it ran in
+    num_tasks: int  # length of its stream
+    scores: Floats  # [runs, tasks] recorded unit; diverged = worst, NaN = not reached
+    diverged: np.ndarray  # [runs] bool
+    bands: dict[str, Band]  # metric -> mean curve and interval, shown unit
+    drawn: dict[str, Band]  # the same, averaged over blocks of `Panel.block` tasks
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seed of each run, in the order of `scores`."""
+        return [run.seed for run in self.runs]
+
+    @property
+    def last(self) -> int:
+        """Number of tasks in the last tenth of its stream."""
+        return max(1, math.ceil(self.num_tasks / 10))
+
+
+class Panel(NamedTuple):
+    """One benchmark: everything that may be drawn into one figure."""
+
+    benchmark: str
+    arms: list[Arm]
+    metrics: list[str]
+    score: str | None  # the metric that the summary is about
+    num_tasks: int
+
+    @property
+    def block(self) -> int:
+        """Tasks per drawn point: figures have at most `MAX_POINTS` points a curve."""
+        return max(1, math.ceil(self.num_tasks / MAX_POINTS))
+
+    @property
+    def positions(self) -> Floats:
+        """Middle of each block, in tasks counted from 1."""
+        starts = np.arange(0, self.num_tasks, self.block)
+        ends = np.minimum(starts + self.block, self.num_tasks)
+        return (starts + 1 + ends) / 2
+
+
+def join(studies: list[Study]) -> list[Panel]:
+    """One panel per benchmark, in the order in which the studies name them."""
+    studies = _named_apart(studies)
+    benchmarks = dict.fromkeys(r.benchmark for s in studies for r in s.runs)
+    return [_panel(name, studies) for name in benchmarks]
+
+
+def _named_apart(studies: list[Study]) -> list[Study]:
+    """Two studies of one name are told apart by their folders."""
+    names = Counter(s.name for s in studies)
+    folders = Counter(s.workdir.name for s in studies)
+    return [
+        s
+        if names[s.name] == 1
+        else s._replace(
+            name=s.workdir.name if folders[s.workdir.name] == 1 else str(s.workdir)
+        )
+        for s in studies
+    ]
+
+
+def _panel(benchmark: str, studies: list[Study]) -> Panel:
+    rows = [
+        np.array([i for i, r in enumerate(s.runs) if r.benchmark == benchmark], int)
+        for s in studies
+    ]
+    present = [(s, r) for s, r in zip(studies, rows, strict=True) if len(r)]
+    metrics = list(dict.fromkeys(m for s, r in present for m in _measured(s, r)))
+    score = labels.score_metric(metrics)
+    tasks = max(_last_task(s, r) for s, r in present)
+    worst = _worst(present, score)
+    split = [(s, _arms_of(s, r)) for s, r in present]
+    used = Counter(label for _, arms in split for label in arms)
+    panel = Panel(benchmark, [], metrics, score, tasks)
+    for study, arms in split:
+        tables = _tables(study, panel, worst, next(r for s, r in present if s is study))
+        for label, picked in arms.items():
+            name = f"{study.name}/{label}" if used[label] > 1 else label
+            panel.arms.append(_arm(name, study, picked, panel, tables))
+    return panel
+
+
+def _measured(study: Study, rows: np.ndarray) -> list[str]:
+    return [m for m in study.metrics if np.isfinite(matrix(study, m)[rows]).any()]
+
+
+def _last_task(study: Study, rows: np.ndarray) -> int:
+    return int(np.nonzero(recorded(study)[rows].any(axis=0))[0].max()) + 1
+
+
+def _worst(present: list[tuple[Study, np.ndarray]], score: str | None) -> float:
+    """The score of a diverged run: the metric's own, or the worst that was seen."""
+    if score is None or (own := labels.label(score).worst) is not None:
+        return 0.0 if score is None else own
+    seen = np.concatenate([matrix(s, score)[r].ravel() for s, r in present])
+    seen = seen[np.isfinite(seen)]
+    return float(seen.max() if labels.label(score).better == "lower" else seen.min())
+
+
+def _arms_of(study: Study, rows: Iterable[int]) -> dict[str, list[int]]:
+    """Label -> rows. A label that covers several settings is split by them."""
+    by_label: dict[str, dict[str, list[int]]] = {}
+    for row in rows:
+        run = study.runs[row]
+        settings = json.dumps(run.settings, sort_keys=True, default=str)
+        by_label.setdefault(run.arm, {}).setdefault(settings, []).append(int(row))
+    arms: dict[str, list[int]] = {}
+    for label, variants in by_label.items():
+        firsts = [study.runs[v[0]].settings for v in variants.values()]
+        for (_, picked), own in zip(variants.items(), firsts, strict=True):
+            suffix = "".join(f" {k}={show(own.get(k))}" for k in varied(firsts))
+            arms[label + (suffix if len(variants) > 1 else "")] = picked
+    return arms
+
+
+def varied(settings: list[dict[str, Any]]) -> list[str]:
+    """The settings that do not have one value everywhere."""
+    keys = dict.fromkeys(k for s in settings for k in s)
+    return [k for k in keys if len({show(s.get(k)) for s in settings}) > 1]
+
+
+def show(value: Any) -> str:
+    """A setting as text: 0.003, 100x100, none."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return "x".join(map(show, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+def _tables(
+    study: Study, panel: Panel, worst: float, rows: np.ndarray
+) -> dict[str, np.ndarray]:
+    """[runs, tasks] of every metric (recorded unit), and 'is_diverged', 'is_score'."""
+    bad = _diverged(study, panel.score, rows)
+    found = {"is_diverged": bad}
+    for metric in panel.metrics:
+        values = matrix(study, metric)
+        if metric == panel.score:
+            found["is_score"] = _filled(values, bad, worst)
+        own = worst if metric == panel.score else labels.label(metric).worst
+        if metric != "diverged":
+            # A diverged network's diagnostics mean nothing; its scores are the worst.
+            values = _filled(values, bad, np.nan if own is None else own)
+        found[metric] = values
+    return found
+
+
+def _filled(values: Floats, bad: np.ndarray, worst: float) -> Floats:
+    kept = np.isfinite(values) & ~bad
+    filled = stats.count_diverged(np.where(kept, values, 0.0), bad, worst=worst)
+    return np.where(kept | bad, filled, np.nan)
+
+
+def _diverged(study: Study, score: str | None, rows: np.ndarray) -> np.ndarray:
+    """[runs, tasks] bool, from the first task on in which a run diverged."""
+    seen = recorded(study)
+    bad = np.nan_to_num(matrix(study, "diverged")) > 0
+    if score is not None:
+        measured = np.isfinite(matrix(study, score))
+        bad |= seen & ~measured & measured[rows].any(axis=0)
+    return np.logical_or.accumulate(bad, axis=1) & seen
+
+
+def _arm(
+    label: str, study: Study, rows: list[int], panel: Panel, tables: dict[str, Any]
+) -> Arm:
+    runs = [study.runs[r] for r in rows]
+    padding = ((0, 0), (0, max(0, panel.num_tasks - study.num_tasks)))
+
+    def of(table: np.ndarray, fill: Any = np.nan) -> np.ndarray:
+        padded = np.pad(table[rows], padding, constant_values=fill)
+        return padded[:, : panel.num_tasks]
+
+    curves = {m: of(tables[m]) * labels.label(m).scale for m in panel.metrics}
+    bands = {m: stats.band(curve) for m, curve in curves.items()}
+    drawn = bands
+    if panel.block > 1:
+        drawn = {m: stats.band(in_blocks(c, panel.block)) for m, c in curves.items()}
+    empty = np.full((len(study.runs), study.num_tasks), np.nan)
+    keys = dict.fromkeys(run.group for run in runs)
+    return Arm(
+        label, study.name, runs[0].method, any(r.oracle for r in runs),
+        runs[0].settings, runs, {k: study.groups[k] for k in keys if k in study.groups},
+        _length(study, runs), of(tables.get("is_score", empty)),
+        of(tables["is_diverged"], False).any(axis=1), bands, drawn,
+    )  # fmt: skip
+
+
+def _length(study: Study, runs: list[Run]) -> int:
+    """Tasks of the stream: as configured, or as far as the study has come."""
+    planned = runs[0].settings.get("stream.num_tasks")
+    if isinstance(planned, int):
+        return planned
+    rows = np.array([r.benchmark == runs[0].benchmark for r in study.runs])
+    return _last_task(study, np.nonzero(rows)[0])
+
+
+def in_blocks(curves: Floats, size: int) -> Floats:
+    """[runs, tasks] -> [runs, blocks]: means over the measured tasks of each block."""
+    runs, tasks = curves.shape
+    padded = np.pad(curves, ((0, 0), (0, -tasks % size)), constant_values=np.nan)
+    blocks = padded.reshape(runs, -1, size)
+    n = np.isfinite(blocks).sum(axis=-1)
+    return np.nansum(blocks, axis=-1) / np.where(n, n, np.nan)

@@ -1,0 +1,220 @@
+"""The numbers of the summary: scores, comparisons, costs, and the key reading."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cl_bench import stats
+from cl_bench.report import labels
+from cl_bench.report.panels import Arm, Panel
+from cl_bench.stats import Interval
+
+NOTHING = Interval(np.nan, np.nan, np.nan)
+COST = {
+    "flops_per_step": ("flops", "step_flops"),
+    "bytes_per_step": ("bytes", "step_bytes", "bytes_accessed"),
+    "parameters": ("num_parameters", "params"),
+    "learner_bytes": ("learner_state_bytes",),
+    "lane_steps_per_second": ("lane_steps_per_s",),
+    "wall_seconds": ("wall_s", "wall_time"),
+    "compile_seconds": ("compile_s", "compile_time"),
+}  # name in the tables -> other names in a group.json
+
+
+class Row(NamedTuple):
+    """One arm of the summary; intervals in the metric's shown unit (%)."""
+
+    arm: Arm
+    n: int
+    diverged: int
+    unfinished: int
+    stream: Interval  # mean over all tasks
+    first: Interval  # first task
+    best: Interval  # best task of the mean curve
+    best_task: int  # counted from 1; 0 = none
+    last: Interval  # mean over the last tenth of the tasks
+    baseline: str  # label of the arm it is compared with, '' = itself or none
+    difference: Interval  # of `last`, paired by seed
+    pairs: int
+    cost: dict[str, float | None]
+
+
+def summarise(panel: Panel) -> list[Row]:
+    """One row per arm, in the panel's order."""
+    baselines = {study: baseline(panel, study) for study in _studies(panel)}
+    return [_row(panel, arm, baselines[arm.study]) for arm in panel.arms]
+
+
+def _studies(panel: Panel) -> list[str]:
+    return list(dict.fromkeys(arm.study for arm in panel.arms))
+
+
+def baseline(panel: Panel, study: str) -> Arm | None:
+    """The arm that a study's others are compared with.
+
+    The one called 'backprop', otherwise the best one of that method.
+    """
+    own = [a for a in panel.arms if a.study == study and a.method == "backprop"]
+    named = [a for a in own if a.runs[0].arm == "backprop" and not a.oracle]
+    return named[0] if len(named) == 1 else best(panel, named or own)
+
+
+def best(panel: Panel, arms: list[Arm]) -> Arm | None:
+    """The arm with the best mean over the last tenth of the tasks."""
+    sign = -1.0 if lower_is_better(panel) else 1.0
+
+    def quality(arm: Arm) -> float:
+        value = _interval(final_scores(panel, arm)).estimate
+        return sign * value if np.isfinite(value) else -np.inf
+
+    return max(arms, key=quality, default=None)
+
+
+def lower_is_better(panel: Panel) -> bool:
+    """Whether a smaller score is the better one."""
+    return panel.score is not None and labels.label(panel.score).better == "lower"
+
+
+def final_scores(panel: Panel, arm: Arm) -> np.ndarray:
+    """[runs] mean over the last tenth of the tasks; NaN = not reached yet."""
+    return _mean_of(panel, arm, slice(arm.num_tasks - arm.last, arm.num_tasks))
+
+
+def _mean_of(panel: Panel, arm: Arm, tasks: slice) -> np.ndarray:
+    """[runs] in shown unit. Every task of the window that was measured counts once."""
+    window = arm.scores[:, tasks]
+    n = np.isfinite(window).sum(axis=1)
+    scale = labels.label(panel.score).scale if panel.score else 1.0
+    with np.errstate(invalid="ignore"):
+        return scale * np.nansum(window, axis=1) / np.where(n, n, np.nan)
+
+
+def _interval(scores: np.ndarray) -> Interval:
+    reached = scores[np.isfinite(scores)]
+    return stats.bootstrap(reached) if len(reached) else NOTHING
+
+
+def _row(panel: Panel, arm: Arm, base: Arm | None) -> Row:
+    at, peak = _best_task(panel, arm)
+    last = final_scores(panel, arm)
+    pairs = np.array([])
+    if base is not None and base is not arm:
+        pairs = stats.paired_differences(
+            _by_seed(arm, last), _by_seed(base, final_scores(panel, base))
+        )
+    compared = base is not None and base is not arm
+    return Row(
+        arm=arm,
+        n=len(arm.runs),
+        diverged=int(arm.diverged.sum()),
+        unfinished=_unfinished(panel, arm),
+        stream=_interval(_mean_of(panel, arm, slice(None))),
+        first=_interval(_mean_of(panel, arm, slice(0, 1))),
+        best=peak,
+        best_task=at,
+        last=_interval(last),
+        baseline=base.label if base is not None and compared else "",
+        difference=_interval(pairs),
+        pairs=len(pairs),
+        cost=cost(arm),
+    )
+
+
+def _unfinished(panel: Panel, arm: Arm) -> int:
+    """Runs without a score at the last task of their stream."""
+    if panel.score is None or arm.num_tasks > arm.scores.shape[1]:
+        return len(arm.runs) if panel.score else 0
+    return int(np.isnan(arm.scores[:, arm.num_tasks - 1]).sum())
+
+
+def _by_seed(arm: Arm, scores: np.ndarray) -> dict[int, float]:
+    found = zip(arm.seeds, scores, strict=True)
+    return {seed: float(score) for seed, score in found if np.isfinite(score)}
+
+
+def _best_task(panel: Panel, arm: Arm) -> tuple[int, Interval]:
+    if panel.score is None:
+        return 0, NOTHING
+    band = arm.bands[panel.score]
+    if not np.isfinite(band.estimate).any():
+        return 0, NOTHING
+    pick = np.nanargmin if lower_is_better(panel) else np.nanargmax
+    at = int(pick(band.estimate))
+    return at + 1, Interval(
+        float(band.estimate[at]), float(band.low[at]), float(band.high[at])
+    )
+
+
+def cost(arm: Arm) -> dict[str, float | None]:
+    """What the arm took: largest of its groups; its lanes' share of their wall time."""
+    found: dict[str, float | None] = {}
+    for name in COST:
+        values = [v for g in arm.groups.values() if (v := cost_of(g, name)) is not None]
+        found[name] = max(values, default=None)
+    shares = [_wall_share(arm, key, group) for key, group in arm.groups.items()]
+    known = [s for s in shares if s is not None]
+    found["wall_seconds"] = sum(known) if known else None
+    return found
+
+
+def _wall_share(arm: Arm, key: str, group: dict[str, Any]) -> float | None:
+    wall, lanes = cost_of(group, "wall_seconds"), group.get("lanes")
+    lanes = len(lanes) if isinstance(lanes, list | dict) else lanes
+    if wall is None or not isinstance(lanes, int) or lanes < 1:
+        return wall
+    here = sum(run.group == key for run in arm.runs)
+    return wall * min(1.0, here / lanes)
+
+
+def cost_of(group: dict[str, Any], name: str) -> float | None:
+    """One number of a group.json, at its top or inside its 'cost'."""
+    inner = group.get("cost")
+    for place in (group, inner if isinstance(inner, dict) else {}):
+        for key in (name, *COST[name]):
+            if isinstance(value := place.get(key), int | float):
+                return float(value)
+    return None
+
+
+def key_reading(panel: Panel, rows: list[Row]) -> list[tuple[str, str]]:
+    """(arm, what it does) for each arm: first task, peak, last tenth."""
+    return [(row.arm.label, _reading(panel, row)) for row in rows]
+
+
+def _reading(panel: Panel, row: Row) -> str:
+    unit = labels.label(panel.score).unit if panel.score else ""
+    space = " " if unit else ""
+    if not np.isfinite(row.last.estimate):
+        return "has not reached the last tasks yet"
+    first, peak, last = (
+        f"{number(v.estimate)}{space}{unit}" for v in (row.first, row.best, row.last)
+    )
+    lost = abs(row.best.estimate - row.last.estimate)
+    points = " points" if unit == "%" else ""
+    word = "above" if lower_is_better(panel) else "below"
+    text = f"starts at {first}, peaks at {peak} (task {row.best_task}) and ends at "
+    text += f"{last}, {number(lost)}{points} {word} its peak"
+    if row.diverged:
+        text += f"; {row.diverged} of {row.n} runs diverged and count as the worst"
+    return text
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Text of a number: one decimal place from 10 on, `digits` figures below."""
+    if value is None or not np.isfinite(value):
+        return "–"
+    if value == 0 or 10 <= abs(value) < 10_000:
+        text = f"{value:.1f}" if abs(value) < 1_000 else f"{value:,.0f}"
+    else:
+        text = f"{value:.{digits}g}"
+    return text.replace("-", "−") if "e" not in text else text
+
+
+def quantity(value: float | None) -> str:
+    """A large count with a prefix: 51.2 k, 1.34 M."""
+    if value is None or not np.isfinite(value):
+        return "–"
+    for size, prefix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{prefix}"
+    return f"{value:.3g}"

@@ -1,0 +1,129 @@
+"""The report's numbers as CSV: summary, curves, costs. Needs no extra."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cl_bench.atomic import replacing
+from cl_bench.report import labels
+from cl_bench.report.panels import Panel
+from cl_bench.report.summary import COST, Row, cost_of
+from cl_bench.stats import Interval
+
+INTERVALS = ("stream", "first", "best", "last", "difference")
+LEDGER = ("lane_width", "strategy", "device")
+
+
+def write(
+    folder: Path, panels: list[Panel], rows: list[list[Row]], groups: list[dict]
+) -> list[Path]:
+    """Writes summary.csv, curves.csv and cost.csv into `folder`, whole or not at all.
+
+    Tasks are counted from 1, values are in the unit of column `unit`, an empty cell is
+    a number that there is not (the interval of a single run).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    both = list(zip(panels, rows, strict=True))
+    summary = [_summary_row(p, row) for p, found in both for row in found]
+    files = {
+        "summary.csv": summary,
+        "curves.csv": _curves(panels),
+        "cost.csv": groups,
+    }
+    for name, content in files.items():
+        _write(folder / name, content)
+    return [folder / name for name in files]
+
+
+def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    with replacing(path) as raw:
+        text = io.TextIOWrapper(raw, encoding="utf-8", newline="")
+        writer = None
+        for row in rows:
+            if writer is None:
+                writer = csv.DictWriter(text, list(row), lineterminator="\n")
+                writer.writeheader()
+            writer.writerow({k: _cell(v) for k, v in row.items()})
+        text.detach()  # flushed, and left open for `replacing`
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float | np.floating):
+        return f"{value:.8g}" if np.isfinite(value) else ""
+    return "" if value is None else value
+
+
+def _bounds(name: str, interval: Interval) -> dict[str, float]:
+    return {
+        name: interval.estimate,
+        f"{name}_low": interval.low,
+        f"{name}_high": interval.high,
+    }
+
+
+def _summary_row(panel: Panel, row: Row) -> dict[str, Any]:
+    arm, score = row.arm, panel.score or ""
+    found: dict[str, Any] = {
+        "benchmark": panel.benchmark,
+        "study": arm.study,
+        "arm": arm.label,
+        "method": arm.method,
+        "oracle": arm.oracle,
+        "metric": score,
+        "unit": labels.label(score).unit if score else "",
+        "runs": row.n,
+        "diverged": row.diverged,
+        "unfinished": row.unfinished,
+        "best_task": row.best_task or None,
+        "baseline": row.baseline,
+        "pairs": row.pairs,
+    }
+    for name in INTERVALS:
+        found |= _bounds(name, getattr(row, name))
+    return found | row.cost
+
+
+def _curves(panels: list[Panel]) -> Iterator[dict[str, Any]]:
+    """Every task of every mean curve; nothing is binned here."""
+    for panel in panels:
+        for arm in panel.arms:
+            for metric, band in arm.bands.items():
+                for task in np.nonzero(band.n)[0]:
+                    yield {
+                        "benchmark": panel.benchmark,
+                        "study": arm.study,
+                        "arm": arm.label,
+                        "metric": metric,
+                        "unit": labels.label(metric).unit,
+                        "task": int(task) + 1,
+                        "runs": int(band.n[task]),
+                        "mean": band.estimate[task],
+                        "low": band.low[task],
+                        "high": band.high[task],
+                    }
+
+
+def ledger(panels: list[Panel]) -> list[dict[str, Any]]:
+    """One row per compiled group: its arms, lanes, speed and cost."""
+    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    arms: dict[tuple[str, str], list[str]] = {}
+    for panel in panels:
+        for arm in panel.arms:
+            for key, group in arm.groups.items():
+                groups[arm.study, key] = group
+                arms.setdefault((arm.study, key), []).append(arm.label)
+    return [
+        {"study": key[0], "group": key[1], "arms": "; ".join(dict.fromkeys(arms[key]))}
+        | {"lanes": _count(group.get("lanes"))}
+        | {name: group.get(name) for name in LEDGER}
+        | {name: cost_of(group, name) for name in COST}
+        for key, group in groups.items()
+    ]
+
+
+def _count(lanes: Any) -> Any:
+    return len(lanes) if isinstance(lanes, list | dict) else lanes

@@ -1,0 +1,43 @@
+"""The static plan of a run: tasks, segments and steps."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cl_bench.types import StreamSpec
+
+
+class Schedule(NamedTuple):
+    """The static plan of a stream in steps and segments."""
+
+    num_tasks: int
+    segments_per_task: int
+    steps_per_segment: int
+    lengths: np.ndarray  # [T] steps of each task
+    starts: np.ndarray  # [T] steps before each task
+    padded: bool  # tasks of unequal length, or not a multiple of the segment
+
+    @property
+    def num_segments(self) -> int:
+        """Segments of the whole run."""
+        return self.num_tasks * self.segments_per_task
+
+
+def schedule(spec: StreamSpec) -> Schedule:
+    """The plan of a stream. Raises ValueError where its numbers do not fit."""
+    per_task = spec.steps_per_task
+    lengths = np.full(spec.num_tasks, per_task) if isinstance(per_task, int) else None
+    lengths = np.asarray(per_task) if lengths is None else lengths
+    if lengths.shape != (spec.num_tasks,) or lengths.min(initial=1) < 1:
+        raise ValueError(f"steps_per_task={per_task}: one positive number a task")
+    if spec.steps_per_segment < 1:
+        raise ValueError(f"steps_per_segment={spec.steps_per_segment}: at least 1")
+    segments = -(-int(lengths.max()) // spec.steps_per_segment)
+    full = segments * spec.steps_per_segment
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    if lengths.sum() >= 2**31:
+        raise ValueError(f"{lengths.sum()} steps: a run counts its steps in int32")
+    return Schedule(
+        spec.num_tasks, segments, spec.steps_per_segment,
+        lengths, starts, bool((lengths != full).any()),
+    )  # fmt: skip

@@ -139,6 +139,16 @@ def compile_group(
     )  # fmt: skip
 
 
+def with_lanes(program: Program, lanes: Lanes) -> Program:
+    """A compiled program with other lanes, at most as many; nothing is compiled."""
+    room = program.lanes.seeds.shape[0]
+    sharded = program.lanes.seeds.sharding
+    padded = jax.tree.map(jnp.asarray, _pad(lanes, room - lanes.count))
+    return program._replace(
+        lanes=jax.device_put(padded, sharded), width=lanes.count, compile_seconds=0.0
+    )
+
+
 def _memory(compiled: Any) -> int | None:
     sizes = compiled.memory_analysis()
     if sizes is None:

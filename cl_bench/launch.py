@@ -24,7 +24,11 @@ MEMORY_SHARE = 0.8  # of an accelerator's memory that one group may take
 
 
 class Stopped(Exception):
-    """The user asked to stop; everything up to now is saved."""
+    """The user asked to stop, by this signal; everything up to now is saved."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
 
 
 class Plan(NamedTuple):
@@ -40,31 +44,52 @@ def run_study_group(
     workdir: Path,
     settings: dict[str, Any],
     progress: Progress,
-    stopping: Callable[[], bool],
+    stopping: Callable[[], int],
 ) -> None:
     """Run all lanes of a group, in batches that fit the device; done batches are skipped.
 
-    `settings` is config.execution. `stopping()` is asked after every chunk.
-    Raises Stopped once the state is saved.
+    `settings` is config.execution. `stopping()` is asked after every chunk: the number
+    of a signal, or 0. Raises Stopped once the state is saved.
     """
-    folder = store.group_dir(workdir, group.key)
-    if (folder / "plan.json").exists() and all(
-        store.is_done(store.group_dir(workdir, batch.key))
-        for batch in batches(group, Plan(**read_json(folder / "plan.json")).width)
-    ):
+    if is_done(group, workdir):
         return
+    stop_if_asked(stopping)
+    folder = store.group_dir(workdir, group.key)
     made = study.build(group)
     run = make_group_run(made)
     data = made.stream.load()
     lanes = Lanes(study.seeds(group), study.hyper_batch(group))
     plan = _plan(folder, made, run, data, lanes, settings)
+    program: Program | None = None
     for batch in batches(group, plan.width):
         target = store.group_dir(workdir, batch.key)
         if store.is_done(target):
             continue
-        if stopping():
-            raise Stopped
-        _Batch(batch, target, made, run, data, plan, settings).run(progress, stopping)
+        stop_if_asked(stopping)
+        lanes = Lanes(study.seeds(batch), study.hyper_batch(batch))
+        if program is None:
+            program = execute.compile_group(
+                run, data, lanes, plan.strategy, plan.devices, plan.width
+            )
+            stop_if_asked(stopping)
+        else:
+            program = execute.with_lanes(program, lanes)
+        _Batch(batch, target, run, program, plan, settings).run(progress, stopping)
+
+
+def is_done(group: Group, workdir: Path) -> bool:
+    """Whether all batches of the group are finished, and their parts sound."""
+    path = workdir / "groups" / group.key / "plan.json"
+    return path.exists() and all(
+        store.is_done(workdir / "groups" / batch.key)
+        for batch in batches(group, Plan(**read_json(path)).width)
+    )
+
+
+def stop_if_asked(stopping: Callable[[], int]) -> None:
+    """Raises Stopped where there was a signal."""
+    if number := stopping():
+        raise Stopped(number)
 
 
 def make_group_run(made: Parts) -> Run:
@@ -151,19 +176,14 @@ class _Batch(NamedTuple):
 
     group: Group
     folder: Path
-    made: Parts
     run_: Run
-    data: Dataset
+    program: Program
     plan: Plan
     settings: dict[str, Any]
 
-    def run(self, progress: Progress, stopping: Callable[[], bool]) -> None:
-        """Compile, resume, run, save; marks the batch as done at the end."""
-        lanes = Lanes(study.seeds(self.group), study.hyper_batch(self.group))
-        program = execute.compile_group(
-            self.run_, self.data, lanes, self.plan.strategy, self.plan.devices,
-            self.plan.width,
-        )  # fmt: skip
+    def run(self, progress: Progress, stopping: Callable[[], int]) -> None:
+        """Resume, run, save; marks the batch as done at the end."""
+        program = self.program
         at = store.consistent_resume(self.folder)
         start = None
         if at.next_segment:
@@ -171,23 +191,21 @@ class _Batch(NamedTuple):
             restored = checkpoints.restore(self.folder, at.next_segment, shape)
             start = (at.next_segment, restored)
         plan = self.run_.schedule
-        self.write_facts(program, 0.0, 0)
+        self.write_facts(0.0, 0)
         with progress.group(
             self.group.key, plan.num_segments, program.width, plan.steps_per_segment,
             plan.num_tasks, first_segment=at.next_segment,
         ) as line:  # fmt: skip
-            self.loop(program, start, at.num_parts, line, stopping)
+            self.loop(start, at.num_parts, line, stopping)
         store.mark_done(self.folder, {"lanes": program.width})
 
-    def loop(self, program: Program, start, num_parts: int, line, stopping) -> None:
+    def loop(self, start, num_parts: int, line, stopping) -> None:
         """Chunks to the end; a part and a checkpoint at every save."""
         pending: list[Chunk] = []
         began = saved = time.monotonic()
+        seconds = self.settings["chunk_seconds"]
         for chunk in execute.run_group(
-            self.run_,
-            program,
-            chunk_seconds=self.settings["chunk_seconds"],
-            start=start,
+            self.run_, self.program, chunk_seconds=seconds, start=start
         ):
             pending.append(chunk._replace(carry=None))
             end = chunk.first + chunk.count
@@ -197,12 +215,12 @@ class _Batch(NamedTuple):
             due = now - saved >= self.settings["checkpoint_seconds"]
             if finished or stop or due:
                 self.save(pending, num_parts, chunk.carry)
-                steps = sum(c.count for c in pending) * program.width
-                self.write_facts(program, now - began, steps)
+                segments = sum(c.count for c in pending) * self.program.width
+                self.write_facts(now - began, segments)
                 num_parts, pending = num_parts + 1, []
                 began = saved = time.monotonic()
             if stop and not finished:
-                raise Stopped
+                raise Stopped(stop)
 
     def save(self, pending: list[Chunk], num_parts: int, carry: Carry) -> None:
         """The rows since the last save, then the state after them."""
@@ -211,8 +229,9 @@ class _Batch(NamedTuple):
         parts.write_part(self.folder, num_parts, rows, first, last)
         checkpoints.save(self.folder, last, num_parts + 1, carry)
 
-    def write_facts(self, program: Program, seconds: float, lane_segments: int) -> None:
+    def write_facts(self, seconds: float, lane_segments: int) -> None:
         """group.json: what ran, what it cost; times add up over resumes."""
+        program = self.program
         path = self.folder / "group.json"
         old = read_json(path) if path.exists() else {}
         wall = old.get("wall_seconds", 0.0) + seconds

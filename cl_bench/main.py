@@ -1,22 +1,22 @@
 """The entry point: python -m cl_bench.main --config=experiments/x.py --workdir=DIR
 
 The five arrows of the design, in order: config and sweep -> runs -> groups ->
-compiled execution -> records -> report.
+compiled execution -> records -> report. The same command resumes a stopped study.
+Ends with 0 when all is done, 1 after an error, 130 when stopped by Ctrl-C and 143 by
+SIGTERM.
 """
 
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import app, flags
 
-from cl_bench import command_line, config
-from cl_bench.atomic import StoreError
+from cl_bench import canonical, command_line, config
+from cl_bench.atomic import StoreError, read_json, write_json
 from cl_bench.datasets._source import MissingDatasetError
 from cl_bench.fields import ConfigError
 from cl_bench.registry import UnknownNameError
@@ -24,6 +24,8 @@ from cl_bench.registry import UnknownNameError
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study's results.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be done, and stop.")
 _REPORT = flags.DEFINE_bool("report", True, "Build DIR/report.html at the end.")
+command_line.define_flags()
+flags.adopt_module_key_flags(command_line)  # --help lists them too
 
 USER_ERRORS = (ConfigError, UnknownNameError, StoreError, MissingDatasetError)
 
@@ -32,32 +34,45 @@ def main(argv: list[str], overrides: dict[str, Any]) -> None:
     """Run the study that the flags and the `--config.a.b=v` overrides describe."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument {argv[1]!r}.")
+    if not (_WORKDIR.value or _DRY_RUN.value):
+        raise app.UsageError("Give --workdir=DIR, or --dry_run.")
     experiment = config.load(flags.FLAGS.config)
     settings = config.settings(experiment.config, overrides)
-    start_jax(settings["execution"])
-    from cl_bench import study  # after JAX has its settings
+    workdir = Path(_WORKDIR.value or "").expanduser()
+    start_jax(settings["execution"], workdir)
+    from cl_bench import launch, study  # after JAX has its settings
 
     runs = study.expand(
         experiment.config, experiment.sweep, flags.FLAGS.methods,
         flags.FLAGS.benchmarks, overrides,
     )  # fmt: skip
-    groups = study.group(runs)
     if _DRY_RUN.value:
-        from cl_bench import launch
-
-        print(study.dry_run_text(groups, launch.estimated_memory), end="")
+        text = study.dry_run_text(study.group(runs), launch.estimated_memory)
+        print(text, end="")
         return
-    if not _WORKDIR.value:
-        raise app.UsageError("Give --workdir=DIR, or --dry_run.")
-    run_groups(Path(_WORKDIR.value), runs, groups, settings, overrides)
+    notes = {
+        "settings": settings,
+        "overrides": overrides,
+        "experiment": experiment.spec,
+        "command_line": sys.argv,
+    }
+    try:
+        run_study(workdir, runs, settings["execution"], notes, _REPORT.value)
+    except launch.Stopped as stopped:
+        print(
+            f"Stopped and saved. The same command resumes {workdir}.", file=sys.stderr
+        )
+        sys.exit(128 + stopped.signal)
 
 
-def start_jax(execution: dict[str, Any]) -> None:
+def start_jax(execution: dict[str, Any], workdir: Path) -> None:
     """Settings that JAX reads once, before its first array."""
     import jax
 
-    # One host device a core: the lanes of a CPU study run side by side on them.
-    jax.config.update("jax_num_cpu_devices", execution["devices"] or _cores())
+    # One host device a core: the lanes of a CPU study run side by side on them. A
+    # resume takes as many as the study has, also where there are fewer cores now.
+    devices = execution["devices"] or max(_cores(), _planned_devices(workdir))
+    jax.config.update("jax_num_cpu_devices", devices)
     jax.config.update("jax_default_matmul_precision", execution["matmul_precision"])
     if execution["compilation_cache"] and not jax.config.jax_compilation_cache_dir:
         home = os.environ.get("CL_BENCH_CACHE", Path.home() / ".cache" / "cl_bench")
@@ -70,84 +85,108 @@ def _cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def run_groups(
+def _planned_devices(workdir: Path) -> int:
+    plans = (workdir / "groups").glob("*/plan.json")
+    return max((read_json(path)["devices"] for path in plans), default=0)
+
+
+def run_study(
     workdir: Path,
-    runs: Any,
-    groups: Any,
-    settings: dict[str, Any],
-    overrides: dict[str, Any],
+    runs: Sequence[Any],
+    execution: dict[str, Any],
+    notes: dict[str, Any],
+    with_report: bool,
 ) -> None:
-    """Run every group that is not done, then compact the records and report."""
-    from cl_bench import launch, provenance, records, store, study
-    from cl_bench.atomic import write_json
-    from cl_bench.progress import Progress
+    """Run every group that is not done, then compact the records and report.
+
+    A finished study is left as it is. `notes` is kept in config.json. Raises
+    launch.Stopped where the user asks to stop, with everything saved.
+    """
+    from cl_bench import interrupts, provenance, records, store, study
 
     table = study.runs_table(runs)
-    with store.open_study(workdir), stop_signals() as stopping:
-        began = time.monotonic()
-        provenance.lock_config(
-            workdir, identity(table), settings=settings, overrides=overrides,
-            experiment=flags.FLAGS.config, command_line=sys.argv,
-        )  # fmt: skip
-        write_json(workdir / "runs.json", table)
-        finished = all(
-            (workdir / "groups" / g.key / "done.json").exists() for g in groups
-        )
-        if not finished:
-            provenance.record_start(workdir)
-        for group in groups:
-            try:
-                launch.run_study_group(
-                    group, workdir, settings["execution"], Progress(), stopping
-                )
-            except launch.Stopped:
-                sys.exit(f"Stopped and saved. The same command resumes {workdir}.")
-        if finished and (workdir / "report.html").exists():
-            logging.info("Nothing to do: %s is finished.", workdir)
+    make_folder(workdir)
+    with store.open_study(workdir), interrupts.caught() as stopping:
+        provenance.lock_config(workdir, identity(table, execution), **notes)
+        if not (workdir / "runs.json").exists():
+            write_json(workdir / "runs.json", table)
+        worked = run_groups(workdir, study.group(runs), execution, stopping)
+        if worked or not records.is_current(workdir):
+            records.compact(workdir)
+        elif not with_report or report_is_current(workdir):
+            print(f"Nothing to do: {workdir} is finished.")
             return
-        records.compact(workdir)
-        if not finished:
-            provenance.record_end(workdir, began)
-        if _REPORT.value:
+        if with_report:
             from cl_bench import report
 
-            print(f"Report: {report.build([workdir])}")
+            if page := report.build([workdir]):
+                print(f"Report: {page}")
 
 
-def identity(table: list[dict[str, Any]]) -> dict[str, Any]:
+def run_groups(
+    workdir: Path,
+    groups: Sequence[Any],
+    execution: dict[str, Any],
+    stopping: Callable[[], int],
+) -> bool:
+    """Run the groups that are not done; False where all were. Raises launch.Stopped."""
+    from cl_bench import launch, provenance
+    from cl_bench.progress import Progress
+
+    waiting = [group for group in groups if not launch.is_done(group, workdir)]
+    if not waiting:
+        return False
+    began = time.monotonic()
+    provenance.record_start(workdir)
+    try:
+        for group in waiting:
+            launch.run_study_group(group, workdir, execution, Progress(), stopping)
+    except launch.Stopped:
+        provenance.record_end(workdir, began)
+        raise
+    provenance.record_end(workdir, began)
+    return True
+
+
+def make_folder(workdir: Path) -> None:
+    """The workdir, if absent; StoreError where it cannot be made or written to."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"--workdir={workdir} cannot be made: {error.strerror}. Choose another one."
+        ) from error
+    if not os.access(workdir, os.W_OK):
+        raise StoreError(f"--workdir={workdir} cannot be written to. Choose another.")
+
+
+def report_is_current(workdir: Path) -> bool:
+    """Whether a report, or its tables where no page can be made, follows the records."""
+    from cl_bench import report
+
+    made = workdir / ("tables" if report.missing() else "report.html")
+    return made.exists() and (
+        made.stat().st_mtime_ns >= (workdir / "records.parquet").stat().st_mtime_ns
+    )
+
+
+def identity(
+    table: Sequence[dict[str, Any]], execution: dict[str, Any]
+) -> dict[str, Any]:
     """What a workdir holds: it can be resumed with the same arms and seeds only."""
-    told = ("method", "hyper", "stream_config", "network_config", "metrics", "oracle")
+    told = ("method", "hyper", "network_config", "metrics", "oracle")
     arms: dict[str, Any] = {}
     for row in table:
         label = f"{row['benchmark']}: {row['arm']}"
-        arm = arms.setdefault(label, {key: row[key] for key in told} | {"seeds": []})
-        arm["seeds"].append(row["seed"])
-    return arms
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM ask to stop after the chunk; a second one stops at once."""
-    asked: list[int] = []
-
-    def ask(number: int, frame: object) -> None:
-        del frame
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        print("Stopping after this chunk; once more to stop at once.", file=sys.stderr)
-
-    old = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        stream = canonical.identity(row["stream_config"])
+        own = {key: row[key] for key in told} | {"stream": stream, "seeds": []}
+        arms.setdefault(label, own)["seeds"].append(row["seed"])
+    precision = execution["matmul_precision"]  # of every product: another result
+    return {"study": table[0]["study"], "matmul_precision": precision, "arms": arms}
 
 
 def run() -> None:
     """The console entry: absl's, with the user's errors as messages, not tracebacks."""
-    command_line.define_flags()
     try:
         argv, overrides = command_line.split_overrides(sys.argv)
         app.run(lambda rest: main(rest, overrides), argv=argv)

@@ -132,16 +132,15 @@ class Progress:
     def _plain(
         self, console: Console, label: str, total: int
     ) -> Generator[Callable[[Line], None], None, None]:
-        last_time, last_text = float("-inf"), ""
+        last_time, last_done = float("-inf"), -1
 
         def show(line: Line) -> None:
-            nonlocal last_time, last_text
-            text = f"{label}: {line.numbers()}"
+            nonlocal last_time, last_done
             finished = line.segments_done >= total
             due = line.clock() - last_time >= self.interval
-            if (due or finished) and text != last_text:
-                print(text, file=self.stream, flush=True)
-                last_time, last_text = line.clock(), text
+            if (due or finished) and line.segments_done != last_done:
+                print(f"{label}: {line.numbers()}", file=self.stream, flush=True)
+                last_time, last_done = line.clock(), line.segments_done
 
         yield show
 

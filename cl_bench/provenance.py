@@ -12,7 +12,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import jax
 from cl_bench.atomic import StoreError, canonical_json, jsonable, read_json, write_json
 
 _log = logging.getLogger(__name__)
+_ABSENT = object()
 PACKAGES = (
     "cl_bench",
     "jax",
@@ -154,25 +155,28 @@ def lock_config(workdir: str | Path, config: Mapping[str, Any], **notes: Any) ->
 
 
 def differences(old: Any, new: Any, limit: int = 20) -> list[str]:
-    """One line per dotted key whose value differs: `key: old -> new`."""
-    before, after = _flatten(old), _flatten(new)
-    keys = sorted(before.keys() | after.keys())
-    lines = [
-        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
-        for key in keys
-        if before.get(key) != after.get(key)
-    ]
+    """One line per dotted key whose value differs: `key: old -> new`.
+
+    What only one side has is one line, however much it holds.
+    """
+    lines = list(_differing("", old, new))
     more = [f"... and {len(lines) - limit} more"] if len(lines) > limit else []
     return lines[:limit] + more
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
-    if not isinstance(value, dict) or not value:
-        return {prefix or "config": canonical_json(value)}
-    flat: dict[str, str] = {}
-    for key, inner in value.items():
-        flat |= _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+def _differing(key: str, old: Any, new: Any) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted(old.keys() | new.keys()):
+            inner = f"{key}.{name}" if key else str(name)
+            yield from _differing(inner, old.get(name, _ABSENT), new.get(name, _ABSENT))
+    elif _shown(old) != _shown(new):
+        yield f"{key or 'config'}: {_shown(old)} -> {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    if value is _ABSENT:
+        return "absent"
+    return "present" if isinstance(value, dict) and value else canonical_json(value)
 
 
 def record_start(workdir: str | Path, **facts: Any) -> dict[str, Any]:

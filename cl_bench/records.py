@@ -113,6 +113,12 @@ def read_records(workdir: str | Path) -> pa.Table:
     return pa.concat_tables(_in_blocks(parts, schema))
 
 
+def is_current(workdir: str | Path) -> bool:
+    """Whether records.parquet is there, sound, and holds what the parts hold."""
+    folder = Path(workdir)
+    return _read_compacted(folder, _all_parts(folder)) is not None
+
+
 def _read_compacted(folder: Path, parts: list[Path]) -> pa.Table | None:
     path = folder / "records.parquet"
     if not path.exists():

@@ -6,6 +6,7 @@ reset_head if the benchmark says so -> start_task -> read_start
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -128,7 +129,7 @@ class _Lane(NamedTuple):
         return batch._replace(task=jnp.zeros_like(batch.task))
 
 
-def run_key(seed: Array) -> Key:
+def run_key(seed: Array | int) -> Key:
     """The key of a run: everything random in it is folded out of this one."""
     return jax.random.fold_in(jax.random.key(ROOT_SEED, impl="threefry2x32"), seed)
 
@@ -146,7 +147,9 @@ def _segment(lane: _Lane, data, key, hyper, carry: Carry, segment: Array):
     length = jnp.asarray(plan.lengths, jnp.int32)[task]
     done = jnp.minimum(offset + plan.steps_per_segment, length)
     clock = Clock(base + done, task, done)
-    carry, read = _end_segment(lane, data, key, method, carry, clock)
+    # A task shorter than the longest one has segments without a step: nothing ends.
+    end_segment = partial(_when, offset < length) if plan.padded else _always
+    carry, read = end_segment(_end_segment, lane, data, key, method, carry, clock)
     carry, ended = _when(last, _end, lane, data, key, method, carry, clock)
     return carry, {**_diverged(carry), **started, **read, **ended}
 
@@ -163,6 +166,10 @@ def _when(predicate: Array, phase, lane, data, key, method, carry: Carry, clock)
         return carry, jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan), shapes)
 
     return jax.lax.cond(predicate, run, skip, carry)
+
+
+def _always(phase, lane, data, key, method, carry: Carry, clock):
+    return phase(lane, data, key, method, carry, clock)
 
 
 def _start(lane: _Lane, data, key, method: Method, carry: Carry, clock: Clock):
@@ -253,7 +260,10 @@ def _probe(lane: _Lane, data, key, method: Method, carry: Carry, clock: Clock) -
     def train(i: Array) -> Batch:
         return lane.stream.batch(data, carry.task_state, i)
 
-    return Probe(clock, carry.learner, method.predict, train, held_out)
+    def predict(learner: Learner, batch: Batch):
+        return method.predict(learner, lane.visible_batch(batch))
+
+    return Probe(clock, carry.learner, predict, train, held_out)
 
 
 def reset_head(net, head: str):

@@ -8,12 +8,13 @@ Precipice" (rliable), with an explicit generator.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+K = TypeVar("K", bound=Hashable)
 Statistic = Callable[[Floats], Floats]  # [..., N] -> [...]
 
 
@@ -164,19 +165,24 @@ def band(
 def _band(
     counts: NDArray[np.int64], filled: Floats, seen: NDArray[np.bool_], level: float
 ) -> tuple[Floats, Floats]:
-    weights = counts.astype(np.float64)  # [reps, runs]: how often each run was drawn
-    total = weights @ seen
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = np.where(total > 0, (weights @ filled) / total, np.nan)
+    # einsum and not matmul: BLAS threads cost more than these small products, and
+    # [tasks, reps] because a quantile over the contiguous axis is three times faster.
+    weights = counts.astype(np.float64)  # [reps, runs]: how often each was drawn
+    means = np.einsum("rt,br->tb", filled, weights)
     if seen.all():
-        return _percentiles(means, level)
+        means /= len(filled)
+    else:
+        total = np.einsum("rt,br->tb", seen.astype(np.float64), weights)
+        with np.errstate(invalid="ignore"):
+            means /= np.where(total > 0, total, np.nan)
     tail = (1.0 - level) / 2.0
-    low, high = np.nanquantile(means, [tail, 1.0 - tail], axis=0)
+    quantile = np.quantile if seen.all() else np.nanquantile
+    low, high = quantile(means, [tail, 1.0 - tail], axis=-1)
     return low, high
 
 
 def paired_differences(
-    scores: Mapping[Hashable, float], baseline: Mapping[Hashable, float]
+    scores: Mapping[K, float], baseline: Mapping[K, float]
 ) -> Floats:
     """scores - baseline over the seeds that both have, in sorted order.
 

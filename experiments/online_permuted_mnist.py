@@ -1,26 +1,90 @@
-"""Online Permuted MNIST (Dohare et al., Nature 2024): who keeps learning?"""
+"""Online Permuted MNIST: does a network keep learning, and what makes it?
+
+Protocol (Dohare et al., Nature 632 (2024) 768-774 and their released code): 60,000
+training images, pixels in [0, 1]; each task permutes the pixels and the order of the
+images anew; one pass, batch size 1, no boundary signal, no head reset; accuracy is that
+of the prediction before each update, averaged over a task; the correlates are measured
+on the first 2,000 images of a task before any training on it. ReLU, Kaiming-uniform.
+
+    python -m cl_bench.main --config=experiments/online_permuted_mnist.py:MODE,ARMS \\
+        --workdir=results/permuted_mnist
+    MODE  smoke   seconds: 3 tasks of 300 steps, 20 units a layer
+          small   3 x 100 units, a laptop
+          full    3 x 2000 units, 30 seeds, a GPU
+    ARMS  main     backprop and continual backprop, 800 tasks (the default)
+          methods  all methods of part A, 800 tasks
+          steps    backprop at three step sizes, 800 tasks
+          widths   backprop at three widths, 150 tasks
+          rates    backprop at three rates of change, equal numbers of examples
+          cbp      continual backprop at three replacement rates, 800 tasks
+
+MNIST has to be there (TFDS_DATA_DIR, or `python -m cl_bench.download mnist`).
+"""
+
+from typing import Any
 
 from cl_bench import config
 
+MODES = ("smoke", "small", "full")
+ARMS = ("main", "methods", "steps", "widths", "rates", "cbp")
+EXAMPLES = {"smoke": 9_000, "small": 4_800_000, "full": 48_000_000}  # a `rates` run
+WIDTHS = {"smoke": (10, 20), "small": (30, 100, 300), "full": (100, 1_000, 10_000)}
+RHO = {"smoke": (1e-3, 1e-2), "small": (1e-5, 1e-4, 1e-3), "full": (1e-6, 1e-5, 1e-4)}
+
 
 def get_config(arg: str = ""):
-    """Modes `smoke`, `small` and `full`."""
-    mode = config.mode(arg, ("smoke", "small", "full"), "small")
-    widths = (2000,) * 3 if mode == "full" else (100,) * 3
+    """The benchmark in one of `MODES`, with one of `ARMS` (see `sweep`)."""
+    first, _, second = arg.partition(",")
+    mode = config.mode(first, MODES, "small")
+    arms = config.mode(second, ARMS, "main")
+    stream: dict[str, Any] = {"name": "permuted", "dataset": "mnist", "num_tasks": 800}
+    if arms == "widths":
+        stream["num_tasks"] = 150
+    if mode == "smoke":
+        stream |= {"num_tasks": 3, "steps_per_task": 300}
+    width = {"smoke": 20, "small": 100, "full": 2_000}[mode]
     return config.study(
-        name=f"online_permuted_mnist_{mode}",
-        benchmark="online_permuted_mnist",
-        stream={"name": "permuted", "dataset": "mnist", "num_tasks": 800},
-        network={"name": "mlp", "widths": widths},
+        name=f"permuted_mnist-{mode}-{arms}",
+        benchmark=f"online_permuted_mnist-{mode}",
+        stream=stream,
+        network={"name": "mlp", "widths": (width,) * 3},
         method={"name": "backprop", "step_size": 0.003},
         metrics=("online_accuracy", "dead_units", "weight_magnitude", "effective_rank"),
-        seeds=2,
-        execution={"lanes": "map"},
+        seeds={"smoke": 2, "small": 2, "full": 30}[mode],
+        execution={"lanes": "auto" if mode == "full" else "map"},
     )
 
 
 def sweep(add, config):
-    """The arms."""
-    del config
+    """The arms that the study's name ends in; settings are the paper's."""
+    _, mode, arms = config.study.split("-")
+    if arms == "steps":
+        add("backprop", method={"step_size": [0.01, 0.003, 0.001]})
+    elif arms == "widths":
+        for width in WIDTHS[mode]:
+            add(f"backprop {width} units", network={"widths": (width,) * 3})
+    elif arms == "rates":
+        for period in (100, 300, 3_000) if mode == "smoke" else (10_000, 100_000, 10**6):
+            tasks = max(2, EXAMPLES[mode] // period)
+            stream = {"steps_per_task": period, "num_tasks": tasks}
+            add(f"change every {period:,}", stream=stream)
+    elif arms == "cbp":
+        method = {"name": "continual_backprop", "replacement_rate": list(RHO[mode])}
+        add("continual_backprop", method=method)
+    else:
+        _methods(add, mode, arms)
+
+
+def _methods(add, mode: str, arms: str) -> None:
+    rho = {"smoke": 1e-2, "small": 1e-4, "full": 1e-6}[mode]
     add("backprop")
-    add("continual_backprop", method={"name": "continual_backprop", "replacement_rate": 1e-4})
+    if arms == "methods":
+        add("adam", method={"optimizer": "adam", "step_size": 1e-4})
+        add("l2", method={"name": "l2", "strength": 1e-4})
+        noise = {"shrink": 1e-4, "noise_std": 1e-5, "noise": "pooled"}
+        add("shrink_perturb", method={"name": "shrink_perturb", **noise})
+        add("head_reset", method={"name": "head_reset"}, oracle=True)
+        add("full_reset", method={"name": "full_reset"}, oracle=True)
+        add("linear", network={"widths": ()})
+    method = {"name": "continual_backprop", "replacement_rate": rho}
+    add("continual_backprop", method=method)

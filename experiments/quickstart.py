@@ -19,8 +19,8 @@ def get_config(arg: str = ""):
         },
         network={"name": "mlp", "widths": (100, 100, 100)},
         method={"name": "backprop", "step_size": 0.01},
-        metrics=("online_accuracy", "dead_units"),
-        seeds=2,
+        metrics=("online_accuracy", "dead_units", "weight_magnitude"),
+        seeds=4,
         execution={"lanes": "map"},
     )
 
@@ -32,7 +32,12 @@ def sweep(add, config):
     add("l2", method={"name": "l2", "strength": 1e-4})
     add(
         "shrink_perturb",
-        method={"name": "shrink_perturb", "shrink": 1e-4, "noise_std": 1e-5, "noise": "pooled"},
+        method={
+            "name": "shrink_perturb",
+            "shrink": 1e-4,
+            "noise_std": 1e-5,
+            "noise": "pooled",
+        },
     )
     add(
         "continual_backprop",

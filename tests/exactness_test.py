@@ -43,11 +43,10 @@ CASES = {
         "variant": "nature", "replacement_rate": 1 / 4, "max_replaced": 3,
     },
     "arxiv": {"variant": "arxiv", "compensate_bias": True},
-    "arxiv, no transfer": {"variant": "arxiv"},
-    "three at once": {"replacement_rate": 3 / 8, "max_replaced": 3},
-    "more due than one a step": {"replacement_rate": 3 / 8},
+    "three at once": {"replacement_rate": 1 / 4, "max_replaced": 3},
+    "more due than one a step": {"replacement_rate": 1 / 4},
     "released, compensated": {
-        "compensate_bias": True, "max_replaced": 3, "replacement_rate": 1 / 4,
+        "compensate_bias": True, "max_replaced": 3, "replacement_rate": 1 / 8,
     },
     "all units count": {"count": "total"},
     "probabilistic": {"accumulate": False},
@@ -55,14 +54,11 @@ CASES = {
         "accumulate": False, "replacement_rate": 3 / 8, "max_replaced": 3,
     },
     **{utility: {"utility": utility} for utility in _utility.UTILITIES},
-    "sgd has no moments": {"moment_reset": "moments"},
     "momentum kept": {"optimizer": "momentum", "moment_reset": "none"},
     "momentum reset": {"optimizer": "momentum", "moment_reset": "moments"},
-    "adam kept": {"optimizer": "adam", "moment_reset": "none"},
     "adam reset": {"optimizer": "adam", "moment_reset": "moments"},
     "aged adam reset": {"optimizer": "aged_adam", "moment_reset": "moments"},
     "aged adam and count": {"optimizer": "aged_adam", "moment_reset": "moments+count"},
-    "AdamGnT kept": {"optimizer": "adam_gnt", "moment_reset": "none"},
     "AdamGnT": {"optimizer": "adam_gnt", "moment_reset": "moments+count"},
 }  # fmt: skip
 
@@ -134,8 +130,26 @@ def oracle_run(hyper, first, learners, data):
         yield done
 
 
-def joined(per_layer):
-    return np.concatenate([np.atleast_1d(per_layer[name]) for name in NAMES])
+def stacked(steps):
+    """The oracle's trajectory in float32, laid out as the JAX learners are."""
+
+    def joined(per_layer):
+        return np.concatenate([np.atleast_1d(per_layer[name]) for name in NAMES])
+
+    rows = [
+        {
+            "params": done.params,
+            "opt": done.opt_state,
+            "loss": done.loss,
+            "age": joined(done.state.age),
+            "activation": joined(done.state.mean_activation),
+            "utility": joined(done.state.utility),
+            "owed": joined(done.state.accumulator),
+            "replaced": joined(done.replaced),
+        }
+        for done in steps
+    ]
+    return jax.tree.map(lambda *leaves: np.stack(leaves).astype(np.float32), *rows)
 
 
 def moments(opt):
@@ -146,7 +160,7 @@ def moments(opt):
             found["m"] = state.trace
         elif hasattr(state, "mu"):
             found |= {"m": state.mu, "v": state.nu, "count": state.count}
-    return found
+    return jax.tree.map(lambda leaf: leaf.astype(np.float32), found)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -155,25 +169,16 @@ def test_200_steps_as_the_oracle(name):
     method = continual_backprop.make(NET, tiny.SPEC, hyper)
     data = tiny.batches(STEPS)
     first, learners, signals = tiny.run(method, data)
-    replaced = {layer: 0 for layer in NAMES}
+    expected = stacked(oracle_run(hyper, first, learners, data))
+    own = learners.extra["transform_0"]
+    per_layer = np.split(expected["replaced"].sum(axis=0), np.cumsum(WIDTHS)[:-1])
+    assert min(hits.sum() for hits in per_layer) >= 3
+    np.testing.assert_array_equal(own.age, expected["age"])
+    assert (own.age[expected["replaced"] == 1] == 0).all()
     close = partial(chex.assert_trees_all_close, rtol=1e-5, atol=2e-6)
-    for i, expected in enumerate(oracle_run(hyper, first, learners, data)):
-        learner = tiny.at(learners, i)
-        own = learner.extra["transform_0"]
-        state = expected.state
-        for layer in NAMES:
-            replaced[layer] += int(expected.replaced[layer].sum())
-        gone = joined(expected.replaced)
-        np.testing.assert_array_equal(own.age, joined(state.age), f"ages, step {i}")
-        assert (own.age[gone] == 0).all()
-        close(learner.net.params, to_float32(expected.params))
-        close(own.activation, joined(state.mean_activation).astype(np.float32))
-        close(own.utility, joined(state.utility).astype(np.float32))
-        close(own.owed, joined(state.accumulator).astype(np.float32))
-        close(float(tiny.at(signals.loss, i)), expected.loss)
-        close(moments(learner.opt), to_float32(expected.opt_state))
-    assert min(replaced.values()) >= 3, replaced
-
-
-def to_float32(tree):
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), tree)
+    close(own.owed, expected["owed"])
+    close(own.activation, expected["activation"])
+    close(own.utility, expected["utility"], rtol=1e-4)  # |h - f-hat| cancels
+    close(signals.loss, expected["loss"])
+    close(learners.net.params, expected["params"])
+    close(moments(learners.opt), expected["opt"])

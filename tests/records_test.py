@@ -60,6 +60,12 @@ def test_stale_compacted_file_is_not_used(study):
     assert records.read_records(study)["dead_units"].to_pylist()[2] == 0.8
 
 
+def test_compacted_file_of_parts_that_are_gone_is_not_used(study):
+    records.compact(study)
+    parts.part_path(study / "groups" / "a", 1).unlink()  # to be done again
+    assert records.read_records(study)["run_id"].to_pylist() == ["r0", "r1"]
+
+
 @pytest.mark.parametrize("kept", [0, 10, -100, -1])
 def test_truncated_compacted_file_falls_back_to_the_parts(study, caplog, kept):
     path = records.compact(study)

@@ -2,13 +2,13 @@
 
 import errno
 import os
-import resource
 import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -170,7 +170,6 @@ def test_real_write_failures_of_parts_checkpoints_and_records(tmp_path):
     assert lines[2] == "RESUME (1, 1)"
     assert "records.parquet" in lines[3] and "All parts are intact" in lines[3]
     assert not list(tmp_path.rglob(".*.tmp"))
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 64
 
 
 def test_resume_of_nothing_is_the_start(group):
@@ -234,6 +233,56 @@ def test_part_that_starts_elsewhere_is_not_trusted(group):
     parts.write_part(group, 1, _rows(3, 5), 3, 5)
     checkpoints.save(group, 5, 2, {"w": np.zeros(1, np.float32)})
     assert store.consistent_resume(group) == (2, 1)
+
+
+def test_checkpoint_that_disagrees_with_the_parts_is_not_trusted(group, caplog):
+    _chunk(group, 0)
+    _chunk(group, 1, checkpoint=False)
+    checkpoints.save(group, 3, 2, {"w": np.zeros(1, np.float32)})
+    assert store.consistent_resume(group) == (2, 1)
+    assert "before checkpoint 3" in caplog.text
+
+
+class _Killed(BaseException):
+    """Like a signal: nothing but a finally clause sees it."""
+
+
+def _run(group: Path, chunks: int = 3) -> None:
+    """A study in small: the state of a chunk depends on all chunks before it."""
+    state = {"w": jnp.ones(2)}
+    start, index = store.consistent_resume(group)
+    if start:
+        state = checkpoints.restore(group, start, state)
+    for chunk in range(index, chunks):
+        state = {"w": jnp.sin(state["w"] * 3.0 + chunk)}
+        row = {"segment": [chunk], "score": state["w"][:1]}
+        parts.write_part(group, chunk, row, chunk, chunk + 1)
+        checkpoints.save(group, chunk + 1, chunk + 1, state)
+    store.mark_done(group, {})
+
+
+@pytest.mark.parametrize("fatal", range(10))
+def test_killed_at_any_write_and_run_again_gives_the_same_records(
+    tmp_path, monkeypatch, fatal
+):
+    whole, cut = (store.group_dir(tmp_path / name, "g") for name in ("whole", "cut"))
+    _run(whole)
+    calls = iter(range(100))
+
+    def replace(source: Path, target: Path) -> None:
+        if next(calls) == fatal:
+            raise _Killed
+        os.rename(source, target)
+
+    monkeypatch.setattr(atomic.os, "replace", replace)
+    with pytest.raises(_Killed):
+        _run(cut)
+    monkeypatch.undo()
+    assert not store.is_done(cut)
+    _run(cut)
+    assert store.is_done(cut)
+    for path, again in zip(parts.part_paths(whole), parts.part_paths(cut), strict=True):
+        assert path.read_bytes() == again.read_bytes()
 
 
 def test_records_of_another_version_are_refused_and_not_deleted(group, monkeypatch):

@@ -1,5 +1,6 @@
 """A small problem for the tests that step methods: data, a spec, and a compiled run."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +12,9 @@ from cl_bench.types import Batch, Clock, Key, Learner, Method, Signals, StreamSp
 
 INPUTS, OUTPUTS, BATCH = 12, 4, 4
 KEY = jax.random.key(7, impl="threefry2x32")
+
+# For programs that run once: half the time goes without LLVM's optimisations.
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 SPEC = StreamSpec(
     input_shape=(INPUTS,),
@@ -56,7 +60,7 @@ def clock(i: Any) -> Clock:
 
 
 def run(method: Method, data: Batch) -> tuple[Learner, Learner, Signals]:
-    """All steps of `data` in one program.
+    """All steps of `data` in one program, quickly compiled.
 
     Returns the first learner, and the learner after and the signals of every step,
     stacked on a leading axis.
@@ -67,9 +71,8 @@ def run(method: Method, data: Batch) -> tuple[Learner, Learner, Signals]:
         learner, signals = method.step(step_key(i), clock(i), batch, learner)
         return learner, (learner, signals)
 
-    first = jax.jit(method.init)(KEY)
-    counts = jnp.arange(len(data.y), dtype=jnp.int32)
-    _, (learners, signals) = jax.jit(lambda c, xs: jax.lax.scan(body, c, xs))(
-        first, (counts, jax.tree.map(jnp.asarray, data))
-    )
+    first = method.init(KEY)
+    steps = jnp.arange(len(data.y), dtype=jnp.int32), jax.tree.map(jnp.asarray, data)
+    scan = quick_jit(lambda c, xs: jax.lax.scan(body, c, xs))
+    _, (learners, signals) = scan(first, steps)
     return jax.tree.map(np.asarray, (first, learners, signals))

@@ -151,6 +151,8 @@ def replace_units(net: Network, hyper: Hyper) -> NetTransform:
             params = units.transfer_mean(params, net.units, masks, means)
         params = _reinitialise(key, net, params, layers)
         gone = units.join(net.units, masks)
+        if state.alive:  # units not in use have no age and no averages: 0 / 0 of theirs
+            gone |= ~units.join(net.units, _alive(net, state))
         new = State(
             jnp.where(gone, 0.0, tracked.utility),
             jnp.where(gone, 0.0, tracked.activation),

@@ -11,7 +11,7 @@ from cl_bench.networks._init import bias_bound, kernel_bound
 from cl_bench.types import Key, NetState, Network, StreamSpec, Unit
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": lambda z: jnp.maximum(z, 0.0),
+    "relu": jax.nn.relu,  # slope 0 at 0, as in PyTorch; that of jnp.maximum is 1/2
     "leaky_relu": lambda z: jnp.where(z > 0.0, z, 0.01 * z),
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,

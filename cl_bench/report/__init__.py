@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cl_bench.report import tables
-from cl_bench.report.load import load
 from cl_bench.report.panels import join
+from cl_bench.report.studies import load
 from cl_bench.report.summary import summarise
 
 _log = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ from cl_bench.report.sweeps import Sweep, short
 from cl_bench.stats import Band
 
 FONT = "Inter, 'Helvetica Neue', 'Segoe UI', Arial, 'Liberation Sans', sans-serif"
+ROWS = alt.NamedData(name="rows")  # filled in last: Altair would check every row
 CONFIG = {
     "font": FONT,
     "background": "transparent",
@@ -26,12 +27,12 @@ CONFIG = {
         "gridColor": "#E8E8E8", "domainColor": "#888", "tickColor": "#888",
         "tickSize": 4, "labelPadding": 4,
     },
-    "axisX": {"grid": False},
+    "axisX": {"grid": False, "tickCount": 8},
     "axisY": {"domain": False, "ticks": False, "tickCount": 5},
     "legend": {
         "orient": "top", "title": None, "labelFontSize": 12.5, "labelColor": "#222",
-        "labelLimit": 420, "symbolType": "stroke", "symbolStrokeWidth": 3,
-        "symbolSize": 220, "columnPadding": 18, "rowPadding": 4, "offset": 10,
+        "symbolType": "stroke", "symbolStrokeWidth": 3,
+        "symbolSize": 220, "symbolOpacity": 1, "columnPadding": 18, "rowPadding": 4, "offset": 10,
     },
     "title": {"fontSize": 12.5, "fontWeight": 600, "color": "#222", "anchor": "start"},
 }  # fmt: skip
@@ -39,10 +40,14 @@ CONFIG = {
 
 def curves(
     panel: Panel, metric: str, arms: dict[str, Arm], strokes: dict[str, Stroke],
-    *, height: int = 300, title: str = "", legend: bool = True,
-    domain: tuple[float, float] | None = None, columns: int = 4,
+    *, height: int = 300, part: str = "", room: int = 130,
+    domain: tuple[float, float] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Mean curves with interval bands; `arms` by the name they have in the legend."""
+    """Mean curves with interval bands; `arms` by the name they have in the legend.
+
+    `part` titles a small multiple ('h1'), which has no legend of its own; `room` is
+    the width of a legend's row in characters.
+    """
     rows = [
         row
         for name, arm in arms.items()
@@ -50,23 +55,23 @@ def curves(
         for row in _rows(panel.positions, name, arm.drawn[metric])
     ]
     names = list(arms)
-    shape = {"columns": min(columns, len(names))} if legend else None
     scale = alt.Scale(domain=names, range=[strokes[n].colour for n in names])
     dashes = alt.Scale(domain=names, range=[list(strokes[n].dash) for n in names])
-    key = alt.Legend(**shape) if shape else None
+    key = None if part else _legend(names, room)
     pick = alt.selection_point(name="pick", fields=["arm"], bind="legend")
-    base = alt.Chart(alt.Data(values=rows)).encode(
+    base = alt.Chart(ROWS).encode(
         x=alt.X("task:Q", title="Task", scale=alt.Scale(nice=False, zero=False)),
         color=alt.Color("arm:N", scale=scale, legend=key, sort=None),
     )
-    y = alt.Scale(zero=False, **({"domain": list(domain)} if domain else {}))
+    title = labels.axis_title(labels.parent(metric) if part else metric)
+    y = alt.Scale(zero=False, domain=list(domain) if domain else alt.Undefined)
     band = base.mark_area().encode(
-        y=alt.Y("low:Q", scale=y, title=labels.axis_title(metric)),
+        y=alt.Y("low:Q", scale=y, title=title),
         y2="high:Q",
         opacity=alt.condition(pick, alt.value(0.16), alt.value(0.02)),
     )
     line = base.mark_line(strokeWidth=1.8, clip=bool(domain)).encode(
-        y=alt.Y("mean:Q", scale=y, title=labels.axis_title(metric)),
+        y=alt.Y("mean:Q", scale=y, title=title),
         strokeDash=alt.StrokeDash("arm:N", scale=dashes, legend=key, sort=None),
         opacity=alt.condition(pick, alt.value(1.0), alt.value(0.12)),
     )
@@ -76,12 +81,19 @@ def curves(
     dots = base.mark_point(filled=True, size=55).encode(
         y="mean:Q",
         opacity=alt.condition(near, alt.value(1.0), alt.value(0.0)),
-        tooltip=_tooltip(labels.axis_title(metric)),
+        tooltip=_tooltip(title),
     )
     layers = [band, line.add_params(pick), dots.add_params(near)]
     if not any("low" in row for row in rows):
         layers = layers[1:]
-    return _finished(alt.layer(*layers), height, title)
+    return _finished(alt.layer(*layers), rows, height, part)
+
+
+def _legend(names: list[str], room: int) -> alt.Legend:
+    """As many columns as the names leave room for; a longer name is cut with dots."""
+    longest = max(map(len, names), default=1) + 5  # with its symbol and a gap
+    columns = max(1, min(len(names), room // longest))
+    return alt.Legend(columns=columns, labelLimit=7 * room - 40)
 
 
 def _rows(positions: np.ndarray, name: str, band: Band) -> list[dict[str, Any]]:
@@ -125,13 +137,13 @@ def sweep_scores(panel: Panel, sweep: Sweep, *, height: int = 220) -> dict[str, 
             row["low"] = _short(point.score.low)
             row["high"] = _short(point.score.high)
         rows.append(row)
-    names = list(dict.fromkeys(row["arm"] for row in rows))
+    names = list(dict.fromkeys(str(row["arm"]) for row in rows))
     kind = "N" if sweep.scale == "category" else "Q"
     texts = list(dict.fromkeys(p.text for p in sweep.points))
     x = alt.X(f"value:{kind}", title=short(sweep.setting), **_x_axis(sweep, texts))
     scale = alt.Scale(domain=names, range=_cycled(len(names)))
-    key = alt.Legend(columns=2) if len(names) > 1 else None
-    base = alt.Chart(alt.Data(values=rows)).encode(
+    key = _legend(names, 46) if len(names) > 1 else None
+    base = alt.Chart(ROWS).encode(
         x=x, color=alt.Color("arm:N", scale=scale, legend=key, sort=None)
     )
     title = f"{labels.axis_title(panel.score or '')}, last 10 %"
@@ -146,7 +158,7 @@ def sweep_scores(panel: Panel, sweep: Sweep, *, height: int = 220) -> dict[str, 
         y="mean:Q", tooltip=_tooltip(title, f"value:{kind}", short(sweep.setting))
     )
     chart = alt.layer(*([rule] if any("low" in r for r in rows) else []), line, dots)
-    return _finished(chart, height, "")
+    return _finished(chart, rows, height, "")
 
 
 def _x_axis(sweep: Sweep, texts: list[str]) -> dict[str, Any]:
@@ -163,11 +175,14 @@ def _cycled(n: int) -> list[str]:
     return [palette.COLOURS[i % len(palette.COLOURS)] for i in range(n)]
 
 
-def _finished(chart: alt.LayerChart, height: int, title: str) -> dict[str, Any]:
+def _finished(
+    chart: Any, rows: list[dict[str, Any]], height: int, title: str
+) -> dict[str, Any]:
     chart = chart.properties(width="container", height=height)
     if title:
         chart = chart.properties(title=title)
     spec = chart.to_dict()
+    spec["datasets"] = {ROWS.name: rows}
     spec["config"] = CONFIG
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
     return spec

@@ -54,8 +54,9 @@ def file_name(name: str) -> str:
 
 def _save(stem: Path, figure: Figure) -> list[Path]:
     png, svg = (stem.with_name(stem.name + end) for end in (".png", ".svg"))
-    figure.savefig(png, bbox_inches="tight", pad_inches=0.03)
-    figure.savefig(svg, bbox_inches="tight", pad_inches=0.03, metadata={"Date": None})
+    figure.savefig(png)
+    figure.set_layout_engine("none")  # laid out once is enough
+    figure.savefig(svg, metadata={"Date": None})
     return [png, svg]
 
 
@@ -77,7 +78,8 @@ def top_metrics(panel: Panel) -> list[str]:
     names = [m for m in panel.metrics if labels.parent(m) == m]
     if not any(arm.diverged.any() for arm in panel.arms):
         names = [m for m in names if m != "diverged"]
-    return sorted(names, key=lambda m: m != panel.score)
+    known = [m for m in (panel.score, *labels.LABELS) if m in names and m != "diverged"]
+    return list(dict.fromkeys([*known, *(m for m in names if m != "diverged"), *names]))
 
 
 def layer_metrics(panel: Panel) -> dict[str, list[str]]:
@@ -186,6 +188,10 @@ def _scores(axes: Any, panel: Panel, sweep: Sweep) -> None:
         axes.set_xticks(range(len(texts)), texts)
     elif sweep.scale == "log":
         axes.set_xscale("log")
+    if sweep.scale != "category":
+        values = dict.fromkeys((p.value, p.text) for p in sweep.points)
+        axes.set_xticks([v for v, _ in values], [name for _, name in values])
+        axes.minorticks_off()
     axes.set_xlabel(short(sweep.setting))
     axes.set_ylabel(f"{labels.axis_title(panel.score or '')}, last 10 %")
     if len(families) > 1:

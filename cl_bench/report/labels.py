@@ -23,8 +23,8 @@ LABELS = {
     "online_accuracy": Label(
         "Online accuracy",
         **_SCORE,
-        formula="mean over the task of [arg max of the prediction before the update "
-        "= label]",
+        formula="mean over the task of the score of the prediction made before each "
+        "update; of classes: 1 where the arg max is the label, otherwise 0",
     ),
     "online_loss": Label(
         "Online loss",
@@ -41,8 +41,16 @@ LABELS = {
         "lower",
         formula=f"share of hidden units with Σ|h| = 0, {_START}",
     ),
-    "dormant_units": Label(
-        "Dormant units",
+    "dormant_units_dohare": Label(
+        "Dormant units, Dohare",
+        "%",
+        100.0,
+        "lower",
+        formula="share of hidden units with h ≠ 0 on fewer than 1 % of the examples "
+        f"(Dohare et al. 2024), {_START}",
+    ),
+    "dormant_units_sokar": Label(
+        "Dormant units, Sokar",
         "%",
         100.0,
         "lower",
@@ -51,18 +59,30 @@ LABELS = {
     ),
     "effective_rank": Label(
         "Effective rank",
+        "% of units",
         better="higher",
-        formula="exp(−Σ pᵢ ln pᵢ) with pᵢ = σᵢ / Σσ, σ the singular values of the "
-        f"activations, {_START}",
+        formula="exp(−Σ pᵢ ln pᵢ) with pᵢ = σᵢ / Σσ, σ the singular values of a "
+        "layer's activations; summed over layers, in percent of the hidden units "
+        f"(Roy & Vetterli 2007), {_START}",
     ),
     "approximate_rank": Label(
         "Approximate rank",
+        "% of units",
         better="higher",
-        formula="smallest k with Σᵢ≤ₖ σᵢ² ≥ 0.99 Σ σᵢ², σ the singular values of the "
-        f"activations, {_START}",
+        formula="smallest k with Σᵢ≤ₖ σᵢ² ≥ 0.99 Σ σᵢ², σ the singular values of a "
+        f"layer's activations; summed over layers, in percent of the units, {_START}",
+    ),
+    "abs_approximate_rank": Label(
+        "Approximate rank, absolute",
+        "% of units",
+        better="higher",
+        formula="smallest k with Σᵢ≤ₖ σᵢ ≥ 0.99 Σ σᵢ, σ the singular values of a "
+        f"layer's activations; summed over layers, in percent of the units, {_START}",
     ),
     "weight_magnitude": Label(
-        "Weight magnitude", better="lower", formula="mean |w| over the weight matrices"
+        "Weight magnitude",
+        better="lower",
+        formula="mean |w| over all weight matrices, biases left out, at the task's start",
     ),
     "gradient_norm": Label(
         "Gradient norm",
@@ -86,19 +106,11 @@ def parent(metric: str) -> str:
 
 
 def label(metric: str) -> Label:
-    """How to show a metric; 'dormant_units_sokar' is found as 'dormant_units'."""
+    """How to show a metric; the part after a '/' is put in brackets."""
     name, _, part = metric.partition("/")
-    known = [k for k in LABELS if name == k or name.startswith(k + "_")]
-    suffix = f" ({part})" if part else ""
-    if not known:
-        title = name.replace("_", " ")
-        return Label(title[:1].upper() + title[1:] + suffix)
-    found = LABELS[max(known, key=len)]
-    variant = name[len(max(known, key=len)) :].strip("_").replace("_", " ")
-    title = f"{found.title}, {variant}" if variant else found.title
-    return found._replace(
-        title=title + suffix, formula="" if variant else found.formula
-    )
+    title = name.replace("_", " ")
+    found = LABELS.get(name, Label(title[:1].upper() + title[1:]))
+    return found._replace(title=f"{found.title} ({part})") if part else found
 
 
 def axis_title(metric: str) -> str:

@@ -6,12 +6,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from cl_bench.atomic import replacing
-from cl_bench.report import charts, html_tables, labels, palette, sections
+from cl_bench.report import charts, cost_tables, html_tables, labels, palette, sections
 from cl_bench.report.figures import layer_metrics, top_metrics
-from cl_bench.report.load import Study
 from cl_bench.report.palette import Stroke
 from cl_bench.report.panels import Arm, Panel
+from cl_bench.report.studies import Study
 from cl_bench.report.summary import Row, best
 from cl_bench.report.sweeps import Sweep, short, shown, sweeps
 
@@ -41,7 +43,7 @@ def write(
         body.append(_panel(panel, found, f"{i}", specs))
     if len(panels) > 1:
         body.insert(1, html_tables.across(panels))
-    body += [html_tables.ledger(ledger), sections.definitions(panels)]
+    body += [cost_tables.ledger(ledger), sections.definitions(panels)]
     body.append(sections.provenance(studies))
     title = " + ".join(dict.fromkeys(s.name for s in studies))
     with replacing(path) as file:
@@ -51,7 +53,9 @@ def write(
 def _document(title: str, body: str, specs: dict[str, dict[str, Any]]) -> str:
     import vl_convert
 
-    bundle = vl_convert.javascript_bundle(vl_version="6.4")
+    # The type stub asks for a snippet; the default one is what defines vegaEmbed.
+    bundle = vl_convert.javascript_bundle(vl_version="6.4")  # pyrefly: ignore
+    bundle = bundle.replace("</script", "<\\/script")
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -63,10 +67,12 @@ def _document(title: str, body: str, specs: dict[str, dict[str, Any]]) -> str:
 </head>
 <body>
 <main>
+<noscript><p class="warning">The figures of this page need JavaScript; the folder
+figures/ beside it holds the same ones.</p></noscript>
 {body}
 </main>
 <script type="application/json" id="specs">{as_script_data(specs)}</script>
-<script type="module">{bundle.replace("</script", "<\\/script")}
+<script type="module">{bundle}
 {_file("embed.js")}</script>
 </body>
 </html>
@@ -82,17 +88,20 @@ def as_script_data(value: Any) -> str:
 
 
 def _file(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return resources.files("cl_bench.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _panel(panel: Panel, rows: list[Row], key: str, specs: dict[str, Any]) -> str:
     arms, reduced = shown(panel)
     strokes = palette.strokes(arms)
-    figures = _curve_figures(panel, {a.label: a for a in arms}, strokes, key, reduced)
+    named = {arm.label: arm for arm in arms}
     parts = [sections.panel_head(panel, rows, strokes, f"b{key}")]
-    if figures:
-        parts.append("<h3>Learning curves</h3>")
-    parts += [_figure(figure, specs) for figure in figures]
+    parts.append(sections.curves_head(panel, arms, reduced))
+    drawn = [_figure(f, specs) for f in _curve_figures(panel, named, strokes, key)]
+    parts += [*drawn[:1], f'<div class="figures">{"".join(drawn[1:])}</div>']
+    for i, (metric, names) in enumerate(layer_metrics(panel).items()):
+        figure = _layers(panel, metric, names, named, strokes, f"{key}-{i}")
+        parts.append(_figure(figure, specs))
     swept = sweeps(panel)
     if swept:
         parts.append("<h3>Hyper-parameter sweeps</h3>")
@@ -114,20 +123,16 @@ def _figure(figure: Figure, specs: dict[str, Any]) -> str:
 
 
 def _curve_figures(
-    panel: Panel, arms: dict[str, Arm], strokes: dict[str, Stroke], key: str,
-    reduced: bool,
-) -> list[Figure]:  # fmt: skip
+    panel: Panel, arms: dict[str, Arm], strokes: dict[str, Stroke], key: str
+) -> list[Figure]:
+    """The score at full width, the other metrics side by side."""
     found = []
     for i, metric in enumerate(top_metrics(panel)):
-        spec = charts.curves(panel, metric, arms, strokes)
-        caption = sections.curve_caption(panel, metric, arms, reduced)
+        height, room = (210, 60) if i else (320, 130)
+        spec = charts.curves(panel, metric, arms, strokes, height=height, room=room)
+        caption = sections.curve_caption(panel, metric, arms)
         name = f"Line chart: {labels.axis_title(metric)} by task"
         found.append(Figure({f"curves-{key}-{i}": spec}, caption, name=name))
-        if parts := layer_metrics(panel).get(metric):
-            found.append(_layers(panel, metric, parts, arms, strokes, f"{key}-{i}"))
-    orphans = {p: m for p, m in layer_metrics(panel).items() if p not in panel.metrics}
-    for i, (metric, parts) in enumerate(orphans.items()):
-        found.append(_layers(panel, metric, parts, arms, strokes, f"{key}-x{i}"))
     return found
 
 
@@ -138,8 +143,8 @@ def _layers(
     domain = _extent(parts, arms)
     specs = {
         f"curves-{key}-part{i}": charts.curves(
-            panel, part, arms, strokes, height=150, title=part.partition("/")[2],
-            legend=False, domain=domain,
+            panel, part, arms, strokes, height=150, part=part.partition("/")[2],
+            domain=domain,
         )
         for i, part in enumerate(parts)
     }  # fmt: skip
@@ -155,7 +160,7 @@ def _extent(metrics: list[str], arms: dict[str, Arm]) -> tuple[float, float] | N
         for metric in metrics
         if metric in arm.drawn
         for curve in arm.drawn[metric][:3]
-        for v in curve[curve == curve]
+        for v in curve[np.isfinite(curve)]
     ]
     if not ends or min(ends) == max(ends):
         return None
@@ -171,7 +176,9 @@ def _sweep_figure(panel: Panel, sweep: Sweep, key: str) -> Figure:
     metric = panel.score or ""
     specs = {
         f"sweep-{key}": charts.sweep_scores(panel, sweep),
-        f"values-{key}": charts.curves(panel, metric, names, strokes, height=220),
+        f"values-{key}": charts.curves(
+            panel, metric, names, strokes, height=220, room=66
+        ),
     }
     winner = best(panel, [point.arm for point in sweep.points])
     caption = sections.sweep_caption(panel, sweep, winner)

@@ -10,9 +10,8 @@ import numpy as np
 
 from cl_bench import stats
 from cl_bench.report import labels
-from cl_bench.report.load import Run, Study, matrix, recorded
+from cl_bench.report.studies import Run, Study, matrix, recorded
 from cl_bench.stats import Band, Floats
-
 
 MAX_POINTS = 160
 
@@ -118,8 +117,11 @@ def _last_task(study: Study, rows: np.ndarray) -> int:
 
 def _worst(present: list[tuple[Study, np.ndarray]], score: str | None) -> float:
     """The score of a diverged run: the metric's own, or the worst that was seen."""
-    if score is None or (own := labels.label(score).worst) is not None:
-        return 0.0 if score is None else own
+    if score is None:
+        return 0.0
+    own = labels.label(score).worst
+    if own is not None:
+        return own
     seen = np.concatenate([matrix(s, score)[r].ravel() for s, r in present])
     seen = seen[np.isfinite(seen)]
     return float(seen.max() if labels.label(score).better == "lower" else seen.min())
@@ -207,11 +209,12 @@ def _arm(
         drawn = {m: stats.band(in_blocks(c, panel.block)) for m, c in curves.items()}
     empty = np.full((len(study.runs), study.num_tasks), np.nan)
     keys = dict.fromkeys(run.group for run in runs)
+    diverged = np.any(of(tables["is_diverged"], False), axis=1)
     return Arm(
         label, study.name, runs[0].method, any(r.oracle for r in runs),
         runs[0].settings, runs, {k: study.groups[k] for k in keys if k in study.groups},
         _length(study, runs), of(tables.get("is_score", empty)),
-        of(tables["is_diverged"], False).any(axis=1), bands, drawn,
+        np.asarray(diverged), bands, drawn,
     )  # fmt: skip
 
 

@@ -5,14 +5,12 @@ import json
 import shlex
 from typing import Any
 
-from cl_bench.report import html_tables, labels
-from cl_bench.report.load import Study
+from cl_bench.report import cost_tables, html_tables, labels
 from cl_bench.report.palette import Stroke
 from cl_bench.report.panels import Arm, Panel
-from cl_bench.report.summary import Row, key_reading
+from cl_bench.report.studies import Study
+from cl_bench.report.summary import FEW, Row, key_reading
 from cl_bench.report.sweeps import Sweep, short, shown
-
-FEW = 5  # runs below which a percentile bootstrap is known to be too narrow
 
 
 def text(value: Any) -> str:
@@ -52,7 +50,7 @@ def panel_head(
     parts = [f'<h2 id="{place}">{text(panel.benchmark)}</h2>', *_warnings(rows)]
     if panel.score is not None:
         parts += [_reading(panel, rows), html_tables.summary(panel, rows, strokes)]
-    parts.append(html_tables.cost(rows, strokes))
+    parts.append(cost_tables.cost(rows, strokes))
     return "\n".join(parts)
 
 
@@ -91,42 +89,42 @@ def _reading(panel: Panel, rows: list[Row]) -> str:
     )
 
 
-def curve_caption(
-    panel: Panel, metric: str, arms: dict[str, Arm], reduced: bool
-) -> str:
-    """What the figure shows, how it is computed, and what was left out."""
-    known = labels.label(metric)
-    parts = [f"<b>{text(labels.axis_title(metric))}</b>"]
-    if known.formula:
-        parts[0] += f": {text(known.formula)}"
-    bands = [arm.drawn[metric] for arm in arms.values() if metric in arm.drawn]
-    if any((band.low == band.low).any() for band in bands):
-        parts.append(
-            "Lines: mean over runs. Bands: 95 % bootstrap interval over runs, pointwise"
-        )
-    else:
-        parts.append("One run an arm: no interval")
+def curves_head(panel: Panel, arms: list[Arm], reduced: bool) -> str:
+    """Heading of the learning curves, and what all of them have in common."""
+    lines = []
+    if any(len(arm.runs) > 1 for arm in arms):
+        lines.append("Lines are means over runs, bands their 95 % bootstrap intervals")
     if panel.block > 1:
-        parts.append(
+        lines.append(
             f"Each point is the mean of {panel.block} consecutive tasks "
             "(tables/curves.csv has every task)"
         )
     if reduced:
-        parts.append(
+        lines.append(
             f"Of {len(panel.arms)} arms, each method's best one at the end is drawn; "
             "the others are in the table and the sweeps"
         )
+    if any(arm.oracle for arm in arms):
+        lines.append("Short dashes: oracles, which know what the stream does not offer")
+    lines.append("Click a name in a legend to bring it out in every figure")
+    return f'<h3>Learning curves</h3>\n<p class="note">{". ".join(lines)}.</p>'
+
+
+def curve_caption(panel: Panel, metric: str, arms: dict[str, Arm]) -> str:
+    """What the figure shows, and how it is computed."""
+    known = labels.label(metric)
+    caption = f"<b>{text(labels.axis_title(metric))}</b>"
+    if known.formula:
+        caption += f": {text(known.formula)}"
     if any(arm.diverged.any() for arm in arms.values()) and metric != "diverged":
-        parts.append(_divergence(metric, panel))
-    if any(arm.oracle for arm in arms.values()):
-        parts.append("Short dashes: oracles, which know what the stream does not offer")
-    return ". ".join(parts) + "."
+        caption += f". {_divergence(metric, panel)}"
+    return f"{caption}."
 
 
 def _divergence(metric: str, panel: Panel) -> str:
     if metric == panel.score or labels.label(metric).worst is not None:
         return "From the task of its divergence on, a run counts as the worst score"
-    return "Diverged runs are left out from the task of their divergence on"
+    return "Diverged runs are left out from that task on"
 
 
 def sweep_caption(panel: Panel, sweep: Sweep, winner: Arm | None) -> str:

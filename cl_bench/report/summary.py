@@ -10,15 +10,11 @@ from cl_bench.report.panels import Arm, Panel
 from cl_bench.stats import Interval
 
 NOTHING = Interval(np.nan, np.nan, np.nan)
-COST = {
-    "flops_per_step": ("flops", "step_flops"),
-    "bytes_per_step": ("bytes", "step_bytes", "bytes_accessed"),
-    "parameters": ("num_parameters", "params"),
-    "learner_bytes": ("learner_state_bytes",),
-    "lane_steps_per_second": ("lane_steps_per_s",),
-    "wall_seconds": ("wall_s", "wall_time"),
-    "compile_seconds": ("compile_s", "compile_time"),
-}  # name in the tables -> other names in a group.json
+FEW = 5  # runs below which a percentile bootstrap is known to be too narrow
+COST = (
+    "flops_per_step", "bytes_per_step", "parameters", "learner_bytes",
+    "lane_steps_per_second", "wall_seconds", "compile_seconds",
+)  # fmt: skip
 
 
 class Row(NamedTuple):
@@ -159,7 +155,6 @@ def cost(arm: Arm) -> dict[str, float | None]:
 
 def _wall_share(arm: Arm, key: str, group: dict[str, Any]) -> float | None:
     wall, lanes = cost_of(group, "wall_seconds"), group.get("lanes")
-    lanes = len(lanes) if isinstance(lanes, list | dict) else lanes
     if wall is None or not isinstance(lanes, int) or lanes < 1:
         return wall
     here = sum(run.group == key for run in arm.runs)
@@ -167,13 +162,9 @@ def _wall_share(arm: Arm, key: str, group: dict[str, Any]) -> float | None:
 
 
 def cost_of(group: dict[str, Any], name: str) -> float | None:
-    """One number of a group.json, at its top or inside its 'cost'."""
-    inner = group.get("cost")
-    for place in (group, inner if isinstance(inner, dict) else {}):
-        for key in (name, *COST[name]):
-            if isinstance(value := place.get(key), int | float):
-                return float(value)
-    return None
+    """One number of a group.json; None where it was not measured."""
+    value = group.get(name)
+    return float(value) if isinstance(value, int | float) else None
 
 
 def key_reading(panel: Panel, rows: list[Row]) -> list[tuple[str, str]]:
@@ -183,30 +174,33 @@ def key_reading(panel: Panel, rows: list[Row]) -> list[tuple[str, str]]:
 
 def _reading(panel: Panel, row: Row) -> str:
     unit = labels.label(panel.score).unit if panel.score else ""
-    space = " " if unit else ""
+    space = "\N{NO-BREAK SPACE}" if unit else ""
     if not np.isfinite(row.last.estimate):
         return "has not reached the last tasks yet"
     first, peak, last = (
-        f"{number(v.estimate)}{space}{unit}" for v in (row.first, row.best, row.last)
+        f"{number(v.estimate, unit)}{space}{unit}"
+        for v in (row.first, row.best, row.last)
     )
     lost = abs(row.best.estimate - row.last.estimate)
     points = " points" if unit == "%" else ""
     word = "above" if lower_is_better(panel) else "below"
     text = f"starts at {first}, peaks at {peak} (task {row.best_task}) and ends at "
-    text += f"{last}, {number(lost)}{points} {word} its peak"
+    text += f"{last}, {number(lost, unit)}{points} {word} its peak"
     if row.diverged:
-        text += f"; {row.diverged} of {row.n} runs diverged and count as the worst"
+        verb = "counts" if row.diverged == 1 else "count"
+        text += f" ({row.diverged} of {row.n} runs diverged and {verb} as the worst)"
     return text
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """Text of a number: one decimal place from 10 on, `digits` figures below."""
-    if value is None or not np.isfinite(value):
+def number(value: float, unit: str = "") -> str:
+    """Percentages with one decimal place, everything else with three figures."""
+    if not np.isfinite(value):
         return "–"
-    if value == 0 or 10 <= abs(value) < 10_000:
-        text = f"{value:.1f}" if abs(value) < 1_000 else f"{value:,.0f}"
+    if unit.startswith("%"):
+        text = f"{value:.1f}"
+        text = "0.0" if text == "-0.0" else text
     else:
-        text = f"{value:.{digits}g}"
+        text = f"{value:,.0f}" if 1_000 <= abs(value) < 1e6 else f"{value:.3g}"
     return text.replace("-", "−") if "e" not in text else text
 
 

@@ -32,17 +32,26 @@ class Sweep(NamedTuple):
 
 
 def sweeps(panel: Panel) -> list[Sweep]:
-    """A small multiple for every setting that has several values within a method."""
+    """A small multiple for every setting that has several values, all else equal."""
     if panel.score is None:
         return []
     families: dict[tuple[str, str], list[Arm]] = {}
     for arm in panel.arms:
         families.setdefault((arm.study, arm.method), []).append(arm)
-    return [
+    found = [
         _sweep(panel, study, method, setting, arms)
         for (study, method), arms in families.items()
         for setting in varied([arm.settings for arm in arms])
     ]
+    return [sweep for sweep in found if _is_swept(sweep)]
+
+
+def _is_swept(sweep: Sweep) -> bool:
+    """Whether the setting ever varies alone; otherwise its effect cannot be told."""
+    values: dict[str, set[str]] = {}
+    for point in sweep.points:
+        values.setdefault(point.others, set()).add(point.text)
+    return any(len(texts) > 1 for texts in values.values())
 
 
 def _sweep(

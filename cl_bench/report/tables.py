@@ -15,7 +15,7 @@ from cl_bench.report.summary import COST, Row, cost_of
 from cl_bench.stats import Interval
 
 INTERVALS = ("stream", "first", "best", "last", "difference")
-LEDGER = ("lane_width", "strategy", "device")
+LEDGER = ("lanes", "lane_width", "strategy", "device")
 
 
 def write(
@@ -118,12 +118,7 @@ def ledger(panels: list[Panel]) -> list[dict[str, Any]]:
                 arms.setdefault((arm.study, key), []).append(arm.label)
     return [
         {"study": key[0], "group": key[1], "arms": "; ".join(dict.fromkeys(arms[key]))}
-        | {"lanes": _count(group.get("lanes"))}
         | {name: group.get(name) for name in LEDGER}
         | {name: cost_of(group, name) for name in COST}
         for key, group in groups.items()
     ]
-
-
-def _count(lanes: Any) -> Any:
-    return len(lanes) if isinstance(lanes, list | dict) else lanes

@@ -13,6 +13,7 @@ KEYS = {
     "run_id", "study", "benchmark", "stream", "network", "method", "arm",
     "seed", "task", "segment", "step",
 }  # fmt: skip
+PLACES = ("data_dir", "download")  # settings that say only where the data lies
 
 
 class Run(NamedTuple):
@@ -125,8 +126,7 @@ def _runs(
 
 def _run(row: dict[str, Any], described: dict[str, Any]) -> Run:
     def of(key: str, default: str = "") -> str:
-        value = row.get(key) or described.get(key) or default
-        return str(value.get("name", default) if isinstance(value, dict) else value)
+        return str(row.get(key) or described.get(key) or default)
 
     return Run(
         run_id=of("run_id"),
@@ -142,11 +142,11 @@ def _run(row: dict[str, Any], described: dict[str, Any]) -> Run:
 
 
 def _settings(described: dict[str, Any]) -> dict[str, Any]:
+    """Hyper-parameters, and the settings of network and stream under a prefix."""
     found = dict(described.get("hyper") or {})
     for part in ("network", "stream"):
-        section = described.get(part)
-        section = section if isinstance(section, dict) else {"name": section}
-        found |= {f"{part}.{k}": v for k, v in section.items() if v is not None}
+        section = described.get(f"{part}_config") or {"name": described.get(part)}
+        found |= {f"{part}.{k}": v for k, v in section.items() if k not in PLACES}
     return found
 
 

@@ -1,0 +1,132 @@
+"""How many steps a second: one table of this machine's speed, a benchmark and no test.
+
+    python experiments/speed.py                              # a few minutes on 2 cores
+    python experiments/speed.py --widths=100 --lanes=1,64,1024,4096 --strategies=vmap
+                                                             # for a GPU
+
+Batch-1 online learning on 784 inputs, 3 hidden layers, 10 outputs: lane-steps/s of the
+real runner (stream, method, online accuracy) for each method, width, number of lanes
+and strategy, and the fraction of this machine's memory bandwidth that the smallest
+possible traffic takes. Compare ratios within one run: absolute numbers move with
+neighbours. A row prints as soon as it is measured; --json writes them all.
+
+`passes` over the weights that a step needs at least: backprop reads them forward and
+backward, reads and writes them in the update (4); continual backprop reads them once
+more for the magnitudes (5). Above 100 % the weights live in a cache, not in memory.
+"""
+
+import itertools
+import json
+import os
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from cl_bench import components, execute, launch
+
+_WIDTHS = flags.DEFINE_list("widths", ["100", "2000"], "Units of each hidden layer.")
+_LANES = flags.DEFINE_list("lanes", ["1", "4", "16"], "Lanes in one program.")
+_STRATEGIES = flags.DEFINE_list("strategies", ["map", "vmap"], "map, vmap or both.")
+_DEVICES = flags.DEFINE_list("devices", ["1", "2"], "Local devices (CPU: cores).")
+_METHODS = flags.DEFINE_list("only", [], "Names of ARMS; all where empty.")
+_SECONDS = flags.DEFINE_float("seconds", 1.0, "Least time measured for one row.")
+_JSON = flags.DEFINE_string("json", None, "Write the rows to this file too.")
+
+ARMS: dict[str, dict[str, Any]] = {
+    "backprop": {"name": "backprop"},
+    "continual_backprop": {"name": "continual_backprop"},
+    "continual_backprop rho=0": {"name": "continual_backprop", "replacement_rate": 0.0},
+    "l2": {"name": "l2"},
+    "shrink_perturb pooled": {"name": "shrink_perturb", "noise": "pooled"},
+    "shrink_perturb exact": {"name": "shrink_perturb"},
+}
+SLOW_STEPS = 50_000  # lane-steps in a first guess at a row's length, at width 100
+
+
+def bandwidth(seconds: float = 0.5) -> float:
+    """Bytes/s of a triad b = b + s c in place, over arrays far larger than a cache."""
+    size = 32 * 2**20
+    b, c = jnp.ones(size), jnp.full(size, 2.0)
+    triad = jax.jit(lambda b, c: b + 0.5 * c, donate_argnums=0)
+    best, began = 0.0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        at = time.perf_counter()
+        b = jax.block_until_ready(triad(b, c))
+        best = max(best, 3 * 4 * size / (time.perf_counter() - at))
+    return best
+
+
+def steps_per_second(
+    arm: str, width: int, lanes: int, strategy: str, devices: int
+) -> dict[str, float]:
+    """One row: lane-steps/s (best of several chunks) and seconds of compilation."""
+    guess = max(20, SLOW_STEPS // lanes * 100**2 // width**2)
+    stream = {"name": "permuted", "dataset": "synthetic", "num_tasks": 10_000}
+    options = {"size": 28, "train": 2_000, "test": 10}
+    section = components.resolve(
+        "stream", stream | {"dataset_options": options, "steps_per_task": guess}
+    )
+    net = components.resolve("network", {"name": "mlp", "widths": (width,) * 3})
+    metrics = components.resolve_metrics(("online_accuracy",))
+    method = components.resolve("method", ARMS[arm])
+    made = components.make(section, net, metrics, ARMS[arm]["name"])
+    hyper = made.method.Hyper(**{k: v for k, v in method.items() if k != "name"})
+    stacked = jax.tree.map(lambda v: np.full(lanes, v, np.float32), hyper)
+    group = execute.Lanes(np.arange(lanes, dtype=np.uint32), stacked)
+    run = launch.make_group_run(made)
+    data = made.stream.load()
+    program = execute.compile_group(run, data, group, strategy, devices)
+    best, spent, warm = 0.0, 0.0, False
+    for chunk in execute.run_group(run, program, chunk_seconds=_SECONDS.value / 4):
+        if warm:
+            best = max(best, lanes * guess * chunk.count / chunk.seconds)
+            spent += chunk.seconds
+        warm = True
+        if spent > _SECONDS.value:
+            break
+    return {"lane_steps_per_second": best, "compile_seconds": program.compile_seconds}
+
+
+def table(argv: list[str]) -> None:
+    """Print the rows."""
+    del argv
+    device = jax.local_devices()[0].device_kind
+    stream = bandwidth()
+    print(f"{device}, jax {jax.__version__}, triad {stream / 1e9:.1f} GB/s a device")
+    print(f"{'method':26}{'width':>6}{'lanes':>6}{'devices':>8} strategy "
+          f"{'lane-steps/s':>13}{'us/step':>9}{'of bound':>9}{'compile s':>10}")  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    grid = itertools.product(
+        _METHODS.value or ARMS, map(int, _WIDTHS.value), map(int, _LANES.value),
+        map(int, _DEVICES.value), _STRATEGIES.value,
+    )  # fmt: skip
+    for arm, width, lanes, devices, strategy in grid:
+        used = min(devices, lanes)
+        same = lanes == used and strategy == "vmap" and "map" in _STRATEGIES.value
+        if devices > min(lanes, jax.local_device_count()) or same:
+            continue  # one lane a device is the same program either way
+        found = steps_per_second(arm, width, lanes, strategy, devices)
+        rate = found["lane_steps_per_second"]
+        weights = 784 * width + 2 * width**2 + 10 * width
+        passes = 5 if arm.startswith("continual") else 4
+        bound = stream * used / (4 * passes * weights)
+        rows.append(
+            {"method": arm, "width": width, "lanes": lanes, "devices": used,
+             "strategy": strategy, "of_bound": rate / bound, **found}
+        )  # fmt: skip
+        print(f"{arm:26}{width:6}{lanes:6}{used:8} {strategy:8} {rate:13,.0f}"
+              f"{1e6 / rate:9.2f}{rate / bound:9.1%}"
+              f"{found['compile_seconds']:10.1f}", flush=True)  # fmt: skip
+    if _JSON.value:
+        with open(_JSON.value, "w") as file:
+            json.dump({"device": device, "triad": stream, "rows": rows}, file, indent=1)
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", os.cpu_count())
+    jax.config.update("jax_default_matmul_precision", "highest")
+    app.run(table)

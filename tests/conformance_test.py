@@ -1,0 +1,414 @@
+"""The conformance suite over every built-in component and every fixture.
+
+A new component is found by its file name; give it a row below where its defaults are
+too large, too slow or do nothing on the suite's small problem.
+"""
+
+import importlib
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import struct
+
+from cl_bench import registry, testing
+from cl_bench.losses import squared_error
+from cl_bench.methods import backprop, continual_backprop, l2
+from cl_bench.networks import mlp
+from cl_bench.streams import permuted
+from cl_bench.testing import ConformanceError
+from tests.fixtures import batch_norm, bit_flipping, class_incremental, sparse_edges
+
+IMAGES = {"size": 4, "classes": 3, "train": 24, "test": 7}
+SMALL_STREAM = {
+    "dataset": "synthetic", "dataset_options": IMAGES, "num_tasks": 3, "batch_size": 4,
+}  # fmt: skip
+
+METHODS: dict[str, dict[str, Any]] = {  # settings under which a method does something
+    "continual_backprop": {"replacement_rate": 0.1, "maturity_threshold": 5},
+    "shrink_perturb": {"shrink": 0.01, "noise_std": 0.01},
+    "l2": {"strength": 0.01},
+}
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("backprop", {"optimizer": "adamw", "weight_decay": 0.1}),
+    ("shrink_perturb", {"variant": "kumar", "noise_std": 0.01}),
+    ("shrink_perturb", {"variant": "upgd", "noise": "pooled", "noise_std": 0.01}),
+    (
+        "continual_backprop",
+        {
+            "variant": "arxiv", "compensate_bias": True, "accumulate": False,
+            "optimizer": "aged_adam", "moment_reset": "moments+count",
+            "max_replaced": 2, "replacement_rate": 0.1, "maturity_threshold": 5,
+        },
+    ),
+]  # fmt: skip
+STREAMS: dict[str, dict[str, Any]] = {
+    "permuted": SMALL_STREAM,
+    "stationary": SMALL_STREAM,
+}
+FIXTURES = {
+    "streams": ("bit_flipping", "class_incremental", "unequal_tasks"),
+    "networks": ("batch_norm", "sparse_edges"),
+    "methods": (
+        "boundary_blind", "exact_fisher", "grow_units", "recorder", "reservoir",
+        "slow_copy", "task_gates",
+    ),
+}  # fmt: skip
+
+
+def load(kind, name):
+    """A built-in component, or a fixture as a user's own: by its dotted path."""
+    if name in FIXTURES.get(kind, ()):
+        name = f"tests.fixtures.{name}"
+    return registry.load(kind, name)
+
+
+def all_of(kind):
+    return (*registry.names(kind), *FIXTURES.get(kind, ()))
+
+
+@pytest.mark.parametrize("name", all_of("streams"))
+def test_stream(name):
+    testing.check_stream(load("streams", name), **STREAMS.get(name, {}))
+
+
+def test_a_stream_that_keeps_examples_back():
+    held = {"fit_examples": 4, "tune_examples": 4, "held_out_batch": 3}
+    options = {**SMALL_STREAM, **held, "offers": ("validation", "boundaries")}
+    testing.check_stream(permuted, **options)
+
+
+@pytest.mark.parametrize("name", all_of("networks"))
+def test_network(name):
+    testing.check_network(load("networks", name))
+
+
+@pytest.mark.parametrize("init", ["lecun", "pytorch"])
+def test_network_with_another_initialiser(init):
+    testing.check_network(mlp, init=init, activation="tanh", spare_units=1)
+
+
+def test_network_without_hidden_layers_for_a_regression():
+    spec = testing.tiny_stream().spec._replace(loss=squared_error, num_outputs=2)
+    testing.check_network(mlp, spec, widths=())
+
+
+@pytest.mark.parametrize("name", all_of("methods"))
+def test_method(name):
+    module = load("methods", name)
+    testing.check_method(module, hyper=module.Hyper(**METHODS.get(name, {})))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    VARIANTS,
+    ids=[f"{n}-{i}" for i, (n, _) in enumerate(VARIANTS)],
+)
+def test_method_in_another_variant(name, settings):
+    module = load("methods", name)
+    testing.check_method(module, hyper=module.Hyper(**settings))
+
+
+@pytest.mark.parametrize(
+    ("method", "network", "stream"),
+    [
+        (continual_backprop, batch_norm, testing.tiny_stream()),
+        (l2, sparse_edges, class_incremental.make()),
+        (backprop, mlp, bit_flipping.make()),
+        (importlib.import_module("tests.fixtures.reservoir"), mlp, bit_flipping.make()),
+    ],
+    ids=["statistics", "growing head", "regression", "replay of real targets"],
+)
+def test_method_on_another_network_and_stream(method, network, stream):
+    net = network.make(stream.spec, widths=(5,))
+    testing.check_method(method, net=net, stream=stream)
+
+
+@pytest.mark.parametrize("name", registry.names("metrics"))
+def test_metric(name):
+    testing.check_metric(load("metrics", name))
+
+
+# ---- every check can fail
+
+
+@struct.dataclass
+class Hyper(backprop.Hyper):
+    strength: float = 0.5
+
+
+def method(change=lambda made, hyper: made, hyper: Any = Hyper, **facts):
+    """Backprop's module with a fault: `change(method, hyper)` gives the broken one."""
+    fields = {"REFERENCE": "none", "NEEDS": frozenset(), "Hyper": hyper} | facts
+    fields = {"__name__": "broken", "make": _make(change)} | fields
+    return SimpleNamespace(**fields)
+
+
+def _make(change):
+    return lambda net, spec, hyper: change(backprop.make(net, spec, hyper), hyper)
+
+
+def after_step(fault):
+    """A step whose learner then goes through `fault(learner, hyper)`."""
+
+    def change(made, hyper):
+        def step(key, clock, batch, learner):
+            learner, signals = made.step(key, clock, batch, learner)
+            return fault(learner, hyper), signals
+
+        return made._replace(step=step)
+
+    return change
+
+
+def change_params(f):
+    def fault(learner, hyper):
+        params = jax.tree.map(lambda p: f(p, hyper), learner.net.params)
+        return learner._replace(net=learner.net._replace(params=params))
+
+    return after_step(fault)
+
+
+def gain_a_leaf(learner, hyper):
+    return learner._replace(extra={**learner.extra, "steps": jnp.int32(1)})
+
+
+def allow_every_edge(learner, hyper):
+    if learner.net.edges is None:
+        return learner
+    edges = jax.tree.map(jnp.ones_like, learner.net.edges)
+    return learner._replace(net=learner.net._replace(edges=edges))
+
+
+def unmasked(made, hyper):
+    def predict(learner, batch):
+        logits, acts = made.predict(learner, batch)
+        return jnp.maximum(logits, -10.0), acts
+
+    return made._replace(predict=predict)
+
+
+def printing(learner, hyper):
+    jax.debug.print("loss")
+    return learner
+
+
+def branch(made, hyper):
+    return made if hyper.strength > 0 else made._replace(end_task=made.start_task)
+
+
+def never_nan(p, hyper):
+    return jnp.nan_to_num(p)
+
+
+@struct.dataclass
+class NameAsNumber(backprop.Hyper):
+    variant: str = "one"
+
+
+def forgetful(made, hyper):
+    """Every seed starts from the same network."""
+    return made._replace(init=lambda key: made.init(jax.random.key(0)))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (method(REFERENCE=""), "names the source"),
+        (method(NEEDS={"boundaries"}), "frozenset"),
+        (method(NEEDS=frozenset({"task"})), "out of"),
+        (method(hyper=dict), "flax.struct.dataclass"),
+        (method(NEUTRAL={"rho": 0.0}), "no fields of Hyper"),
+        (method(hyper=NameAsNumber), "Hyper.variant = 'one' is traced"),
+        (method(branch), r"Hyper\.strength is traced, but make uses its value"),
+        (method(after_step(gain_a_leaf)), "gained the leaf .extra"),
+        (method(change_params(lambda p, h: p.astype(jnp.bfloat16))), "became bfloat16"),
+        (method(unmasked), "predict must return masked logits"),
+        (method(change_params(lambda p, h: p * h.strength), NEUTRAL={"strength": 0.9}),
+         "not backprop op by op"),
+        (method(after_step(printing)), "calls the host"),
+        (method(after_step(allow_every_edge)), "only hardware code"),
+        (method(change_params(never_nan)), "must stay NaN"),
+        (method(forgetful), "seeds 0 and 1 give the same"),
+        (method(change_params(lambda p, h: p / 0)), "diverged on the small problem"),
+    ],
+)  # fmt: skip
+def test_a_broken_method_is_found(broken, message):
+    with pytest.raises(ConformanceError, match=message):
+        testing.check_method(broken)
+
+
+def test_a_method_that_the_stream_does_not_serve_is_refused():
+    needy = method(NEEDS=frozenset({"task_id"}))
+    with pytest.raises(ConformanceError, match="the stream does not offer"):
+        testing.check_method(needy, stream=testing.tiny_stream())
+
+
+def network(change):
+    """The mlp's module with a fault: `change(network)` gives the broken one."""
+    make = lambda spec: change(mlp.make(spec, widths=(7, 5)))
+    return SimpleNamespace(__name__="broken", make=make)
+
+
+def with_apply(wrap):
+    """`wrap(apply, net, x, options)` instead of apply."""
+
+    def change(net):
+        def apply(state, x, **options):
+            return wrap(net.apply, state, x, options)
+
+        return net._replace(apply=apply)
+
+    return network(change)
+
+
+def without(option):
+    """An apply that does not listen to an option."""
+    return with_apply(lambda apply, net, x, o: apply(net, x, **{**o, option: None}))
+
+
+def all_allowed(apply, net, x, options):
+    return apply(net._replace(edges=None), x, **options)
+
+
+def all_alive(apply, net, x, options):
+    return apply(net._replace(alive={}), x, **options)
+
+
+def unnamed(apply, net, x, options):
+    logits, acts, stats = apply(net, x, **options)
+    return logits, {name: h for name, h in acts.items() if name != "x"}, stats
+
+
+def centred(apply, net, x, options):
+    logits, acts, stats = apply(net, x, **options)
+    return logits - logits.mean(axis=0), acts, stats
+
+
+def swapped(net):
+    """A unit table that is out of order."""
+    first, second = net.units
+    return net._replace(units=(first, second._replace(incoming=("h1",))))
+
+
+def wider(net):
+    return net._replace(columns=lambda key, m, n: 2 * net.columns(key, m, n))
+
+
+def fixed(net):
+    draw = net.columns
+    return net._replace(columns=lambda key, m, n: draw(jax.random.key(0), m, n))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (network(swapped), "axis -1 of the kernel of 'h1'"),
+        (network(wider), "draw both alike"),
+        (network(fixed), "ignores its key"),
+        (with_apply(unnamed), r"no \['x'\]"),
+        (with_apply(centred), "depends on the other examples"),
+        (without("gates"), "against h"),
+        (without("taps"), "gradient of its kernel"),
+        (with_apply(all_allowed), "the weight is still used"),
+        (with_apply(all_alive), "its activation is not 0"),
+    ],
+)
+def test_a_broken_network_is_found(broken, message):
+    with pytest.raises(ConformanceError, match=message):
+        testing.check_network(broken)
+
+
+def stream(change):
+    """The permuted stream's module with a fault."""
+    make = lambda: change(permuted.make(**SMALL_STREAM))
+    return SimpleNamespace(__name__="broken", REFERENCE="none", make=make)
+
+
+def with_batch(change):
+    """`change(batch)` instead of each training batch."""
+    return stream(
+        lambda made: made._replace(
+            batch=lambda data, state, i: change(made.batch(data, state, i))
+        )
+    )
+
+
+def same_task(made):
+    return made._replace(start=lambda d, key, task: made.start(d, key, task * 0))
+
+
+def same_run(made):
+    first = jax.random.key(0)
+    return made._replace(start=lambda d, key, task: made.start(d, first, task))
+
+
+def with_replacement(made):
+    """Every batch is the first."""
+    return made._replace(batch=lambda d, state, i: made.batch(d, state, i * 0))
+
+
+def leaking(made):
+    """The test examples are those trained on."""
+
+    def held_out(data, state, split, now, i):
+        batch = made.batch(data, state, 0 * i)
+        return batch._replace(weight=batch.weight * (i == 0))
+
+    return made._replace(held_out=held_out)
+
+
+def endless(made):
+    def held_out(data, state, split, now, i):
+        return made.held_out(data, state, split, now, 0 * i)
+
+    return made._replace(held_out=held_out)
+
+
+def listed(made):
+    return made._replace(spec=made.spec._replace(input_shape=[16]))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (stream(listed), "hashable"),
+        (stream(same_task), "fold the task"),
+        (stream(same_run), "other keys see the same task"),
+        (stream(with_replacement), "each must come once"),
+        (stream(leaking), "examples are trained on"),
+        (stream(endless), "past its last example"),
+        (with_batch(lambda b: b._replace(x=b.x.astype(jnp.bfloat16))), "x must be"),
+        (with_batch(lambda b: b._replace(task=b.task + 1)), "Batch.task of task 0"),
+        (with_batch(lambda b: b._replace(classes=~b.classes)), "not among its classes"),
+        (with_batch(lambda b: b._replace(y=b.y + 3)), "must lie in 0 .. 2"),
+    ],
+)
+def test_a_broken_stream_is_found(broken, message):
+    with pytest.raises(ConformanceError, match=message):
+        testing.check_stream(broken)
+
+
+def metric(**changes):
+    """Online accuracy's module with some phases replaced."""
+    accuracy = registry.load("metrics", "online_accuracy")
+    make = lambda net, spec: accuracy.make(net, spec)._replace(**changes)
+    return SimpleNamespace(__name__="broken", make=make)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (metric(update=lambda state, *rest: {**state, "n": state["steps"]}), "gained"),
+        (
+            metric(read=lambda state, probe: {"share": state["steps"] / 0}),
+            "never finite",
+        ),
+        (metric(read=lambda state, probe: {}), "records no number"),
+    ],
+)
+def test_a_broken_metric_is_found(broken, message):
+    with pytest.raises(ConformanceError, match=message):
+        testing.check_metric(broken)

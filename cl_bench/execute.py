@@ -23,11 +23,11 @@ ROOM = 256  # most segments a chunk can hold
 class Lanes(NamedTuple):
     """The lanes of a group, in order: seeds [L], hyper-parameters stacked to [L]."""
 
-    seeds: np.ndarray
+    seeds: Any  # [L] uint32: numpy, or sharded over the devices
     hyper: PyTree
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """Number of lanes."""
         return len(self.seeds)
 
@@ -52,7 +52,7 @@ class Chunk(NamedTuple):
     first: int
     count: int  # segments
     rows: dict[str, np.ndarray]  # name -> [L, count]
-    carry: Carry  # on the devices, lanes padded
+    carry: Carry | None  # on the devices, lanes padded
     seconds: float
 
 
@@ -116,10 +116,10 @@ def compile_group(
     if strategy not in STRATEGIES:
         raise ValueError(f"lanes={strategy!r} is none of auto, {', '.join(STRATEGIES)}")
     local = jax.local_devices()
-    width = max(width, lanes.count)
+    width = max(width, lanes.number)
     use = min(devices or len(local), len(local), width)
     mesh = Mesh(np.array(local[:use]), ("lanes",))
-    padded = _pad(lanes, -(-width // use) * use - lanes.count)
+    padded = _pad(lanes, -(-width // use) * use - lanes.number)
     sharded = NamedSharding(mesh, PartitionSpec("lanes"))
     data = jax.device_put(data, NamedSharding(mesh, PartitionSpec()))
     padded = jax.device_put(jax.tree.map(jnp.asarray, padded), sharded)
@@ -134,7 +134,7 @@ def compile_group(
     compiled = chunk.lower(data, *padded, carry, number, number).compile()
     took = time.perf_counter() - began
     return Program(
-        started, compiled, data, padded, lanes.count,
+        started, compiled, data, padded, lanes.number,
         strategy, use, took, _memory(compiled),
     )  # fmt: skip
 
@@ -143,9 +143,9 @@ def with_lanes(program: Program, lanes: Lanes) -> Program:
     """A compiled program with other lanes, at most as many; nothing is compiled."""
     room = program.lanes.seeds.shape[0]
     sharded = program.lanes.seeds.sharding
-    padded = jax.tree.map(jnp.asarray, _pad(lanes, room - lanes.count))
+    padded = jax.tree.map(jnp.asarray, _pad(lanes, room - lanes.number))
     return program._replace(
-        lanes=jax.device_put(padded, sharded), width=lanes.count, compile_seconds=0.0
+        lanes=jax.device_put(padded, sharded), width=lanes.number, compile_seconds=0.0
     )
 
 

@@ -15,9 +15,9 @@ from cl_bench.components import Parts
 from cl_bench.execute import Chunk, Lanes, Program
 from cl_bench.progress import Progress
 from cl_bench.rows import record_rows, score
-from cl_bench.runner import Carry, Run, make_run
+from cl_bench.runner import Run, make_run
 from cl_bench.study import Group
-from cl_bench.types import Dataset
+from cl_bench.types import Dataset, PyTree
 
 REHEARSAL_STEPS = 64
 MEMORY_SHARE = 0.8  # of an accelerator's memory that one group may take
@@ -121,10 +121,10 @@ def _plan(
     strategy = settings["lanes"]
     if strategy == "auto":
         strategy = _auto_strategy(made, data, lanes, devices)
-    width = settings["lane_width"] or lanes.count
+    width = settings["lane_width"] or lanes.number
     if not settings["lane_width"]:
         width = _fitting_width(run, data, lanes, strategy, devices)
-    plan = Plan(strategy, min(width, lanes.count), devices)
+    plan = Plan(strategy, min(width, lanes.number), devices)
     write_json(path, plan._asdict())
     return plan
 
@@ -133,7 +133,7 @@ def _auto_strategy(made: Parts, data: Dataset, lanes: Lanes, devices: int) -> st
     """vmap on accelerators; on a CPU whichever runs a short rehearsal sooner."""
     if jax.default_backend() != "cpu":
         return "vmap"
-    if lanes.count <= devices:  # one lane a device: both are the same program
+    if lanes.number <= devices:  # one lane a device: both are the same program
         return "map"
     spec = made.stream.spec
     longest = np.max(spec.steps_per_task)
@@ -150,7 +150,7 @@ def _fitting_width(
 ) -> int:
     """All lanes, or on an accelerator as many as its memory holds."""
     stats = jax.local_devices()[0].memory_stats() or {}
-    limit, width = stats.get("bytes_limit"), lanes.count
+    limit, width = stats.get("bytes_limit"), lanes.number
     while limit and width > devices:
         head = jax.tree.map(lambda leaf, n=width: leaf[:n], lanes)
         needed = execute.compile_group(run, data, head, strategy, devices).memory_bytes
@@ -222,7 +222,7 @@ class _Batch(NamedTuple):
             if stop and not finished:
                 raise Stopped(stop)
 
-    def save(self, pending: list[Chunk], num_parts: int, carry: Carry) -> None:
+    def save(self, pending: list[Chunk], num_parts: int, carry: PyTree) -> None:
         """The rows since the last save, then the state after them."""
         first, last = pending[0].first, pending[-1].first + pending[-1].count
         rows = record_rows(self.group, self.run_.schedule, pending)
@@ -248,7 +248,7 @@ class _Batch(NamedTuple):
             "wall_seconds": wall,
             "lane_segments": done,
             "lane_steps_per_second": steps / wall if wall else None,
-            "matmul_precision": jax.config.jax_default_matmul_precision,
+            "matmul_precision": jax.config.values["jax_default_matmul_precision"],
         }
         write_json(path, facts | (cost_of(old) or cost.measure(self.run_, program)))
 

@@ -74,7 +74,10 @@ def start_jax(execution: dict[str, Any], workdir: Path) -> None:
     devices = execution["devices"] or max(_cores(), _planned_devices(workdir))
     jax.config.update("jax_num_cpu_devices", devices)
     jax.config.update("jax_default_matmul_precision", execution["matmul_precision"])
-    if execution["compilation_cache"] and not jax.config.jax_compilation_cache_dir:
+    if (
+        execution["compilation_cache"]
+        and not jax.config.values["jax_compilation_cache_dir"]
+    ):
         home = os.environ.get("CL_BENCH_CACHE", Path.home() / ".cache" / "cl_bench")
         jax.config.update("jax_compilation_cache_dir", str(Path(home) / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

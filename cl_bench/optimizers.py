@@ -91,9 +91,8 @@ def _from_optax(transform: optax.GradientTransformation) -> Optim:
     def reset(state, mask, what):
         if what == "none":
             return state
-        zero = lambda m, leaf: jnp.where(m, jnp.zeros_like(leaf), leaf)
         return optax.tree_utils.tree_map_params(
-            transform, lambda leaf, m: zero(m, leaf), state, mask
+            transform.init, lambda leaf, m: jnp.where(m, 0.0, leaf), state, mask
         )
 
     return Optim(transform.init, transform.update, reset)

@@ -64,7 +64,9 @@ def sweep(add, config):
         for width in WIDTHS[mode]:
             add(f"backprop {width} units", network={"widths": (width,) * 3})
     elif arms == "rates":
-        for period in (100, 300, 3_000) if mode == "smoke" else (10_000, 100_000, 10**6):
+        for period in (
+            (100, 300, 3_000) if mode == "smoke" else (10_000, 100_000, 10**6)
+        ):
             tasks = max(2, EXAMPLES[mode] // period)
             stream = {"steps_per_task": period, "num_tasks": tasks}
             add(f"change every {period:,}", stream=stream)

@@ -240,8 +240,16 @@ def test_a_broken_method_is_found(broken, message):
         testing.check_method(broken)
 
 
+def test_without_the_runner_s_constraint_a_copy_would_not_stay_zero(monkeypatch):
+    monkeypatch.setattr(
+        "cl_bench.runner.units.constrain", lambda learner, units: learner
+    )
+    with pytest.raises(ConformanceError, match="has weights on dead units"):
+        testing.check_method(load("methods", "slow_copy"))
+
+
 def test_a_method_that_the_stream_does_not_serve_is_refused():
-    needy = method(NEEDS=frozenset({"task_id"}))
+    needy: Any = method(NEEDS=frozenset({"task_id"}))
     with pytest.raises(ConformanceError, match="the stream does not offer"):
         testing.check_method(needy, stream=testing.tiny_stream())
 

@@ -13,9 +13,15 @@ from cl_bench.progress import Progress
 from tests import small_study
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        small_study.compile_once(monkeypatch)
+        yield
+
+
 @pytest.fixture
-def cfg(tmp_path, monkeypatch):
-    small_study.compile_once(monkeypatch)
+def cfg(tmp_path):
     return small_study.settings(tmp_path)
 
 

@@ -137,8 +137,8 @@ def test_provenance_and_config_trace_the_study(finished):
     assert f"--workdir={workdir}" in found["command_line"]
     assert found["device"]["platform"] == "cpu"
     assert found["wall_seconds"] > 0 and found["end_time"] >= found["start_time"]
-    git = provenance.git_state(small_study.ROOT / "cl_bench")
-    assert found["git"] == git or found["git"]["commit"] == git["commit"]
+    git = provenance.git_state(small_study.ROOT / "cl_bench") or {}
+    assert (found["git"] or {}).get("commit") == git.get("commit")
     told = atomic.read_json(workdir / "config.json")
     assert told["experiment"] == str(experiment)
     assert told["config"]["arms"]["small_images: backprop"]["seeds"] == [0, 1]
@@ -354,7 +354,7 @@ def test_a_workdir_that_cannot_be(cli, experiment, tmp_path, monkeypatch, kind):
 def test_help_lists_every_flag():
     process = subprocess.run(
         [sys.executable, "-m", "cl_bench.main", "--help"],
-        cwd=small_study.ROOT, capture_output=True, text=True, timeout=300, check=True,
+        cwd=small_study.ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     own = ["config", "workdir", "methods", "benchmarks", "[no]dry_run", "[no]report"]
     for name in own:

@@ -24,9 +24,12 @@ CORRECTIONS = ("current", "previous", "none")
 class Averages(Protocol):
     """The running averages that `track` moves on."""
 
-    utility: Array
-    activation: Array
-    age: Array
+    @property
+    def utility(self) -> Array: ...
+    @property
+    def activation(self) -> Array: ...
+    @property
+    def age(self) -> Array: ...
 
 
 class Tracked(NamedTuple):

@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax import Array
 
 from cl_bench import optimizers
 from cl_bench.methods._compose import compose
-from cl_bench.types import Method, Network, StreamSpec
+from cl_bench.types import Method, Network, PyTree, StreamSpec
 
 REFERENCE = (
     "Dohare et al., Nature 632 (2024) 768-774; released code (torch weight_decay)"
@@ -22,9 +23,10 @@ class Hyper(optimizers.OptimHyper):
     strength: float = 1e-4
 
 
-def half_square(params):
+def half_square(params: PyTree) -> Array:
     """1/2 ||theta||^2 over all parameters, whose gradient is theta."""
-    return 0.5 * sum(jnp.sum(jnp.square(p)) for p in jax.tree.leaves(params))
+    squares = [jnp.sum(jnp.square(p)) for p in jax.tree.leaves(params)]
+    return 0.5 * sum(squares, jnp.zeros(()))
 
 
 def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:

@@ -1,6 +1,6 @@
 """Singular values of a task's first activations, shared by the rank metrics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 from jax import Array
@@ -37,7 +37,7 @@ def percent_of_units(
     spec: StreamSpec,
     probe: Probe,
     examples: int,
-    ranks: dict[str, Callable[[Array], Array]],
+    ranks: Mapping[str, Callable[[Array], Array]],
 ) -> dict[str, Array]:
     """Ranks by name, of the singular values of each layer, on a scale of 0 to 100.
 

@@ -1,0 +1,74 @@
+"""The programs of a small study lower for accelerators that are not here."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from cl_bench import config, execute, launch, registry, study
+
+ROOM = 4
+
+
+def sweep(add, config):
+    """Every built-in method, and an optimiser with moments."""
+    del config
+    for name in registry.names("methods"):
+        add(name, method={"name": name})
+    add("adam", method={"name": "continual_backprop", "optimizer": "adam"})
+
+
+def groups():
+    small = config.study(
+        name="export",
+        stream={
+            "name": "permuted",
+            "num_tasks": 2,
+            "steps_per_task": 8,
+            "batch_size": 2,
+            "offers": ("boundaries", "task_id"),
+        },
+        network={"name": "mlp", "widths": (6, 5)},
+        method={"name": "backprop"},
+        metrics=registry.names("metrics"),
+        seeds=2,
+    )
+    return study.group(study.expand(small, sweep))
+
+
+GROUPS = {group.runs[0].arm: group for group in groups()}
+
+
+def exported(arm, strategy, platform):
+    """The (start, chunk) of a group as StableHLO for a platform."""
+    group = GROUPS[arm]
+    made = study.build(group)
+    run = launch.make_group_run(made)
+    mesh = Mesh(np.array(jax.local_devices()[:1]), ("lanes",))
+    start, chunk = execute.functions(run, strategy, mesh, ROOM)
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype),
+        (made.stream.load(), study.seeds(group), study.hyper_batch(group)),
+    )
+    carry = jax.eval_shape(start, *shapes)
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    platforms = [platform]
+    return (
+        jax.export.export(start, platforms=platforms)(*shapes),
+        jax.export.export(chunk, platforms=platforms)(*shapes, carry, number, number),
+    )
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("arm", GROUPS)
+def test_a_group_lowers_for(arm, platform):
+    for program in exported(arm, "vmap", platform):
+        assert program.platforms == (platform,)
+        assert "callback" not in program.mlir_module()
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_a_group_lowers_one_lane_after_another(platform):
+    start, chunk = exported("backprop", "map", platform)
+    assert start.platforms == chunk.platforms == (platform,)

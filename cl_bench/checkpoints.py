@@ -24,6 +24,7 @@ from cl_bench.atomic import StoreError, canonical_json, read_json, write_json
 from cl_bench.types import PyTree
 
 KEEP = 2
+_OVERHEAD = 100_000  # bytes that Orbax writes beside the arrays, and then some
 _SCHEMA_VERSION = 1
 
 
@@ -49,11 +50,14 @@ def _step_dir(group_dir: Path, next_segment: int) -> Path:
 
 @cache
 def _checkpointer() -> Any:
-    """Orbax, imported at first use (0.7 s) and kept from narrating every save."""
+    """Orbax, imported at first use (0.7 s) and kept from narrating every save.
+
+    Its errors come as exceptions too: logged, they would bury the message to the user.
+    """
     import orbax.checkpoint as ocp
 
     def audible(record: logging.LogRecord) -> bool:
-        return "orbax" not in record.pathname or record.levelno >= logging.ERROR
+        return "orbax" not in record.pathname
 
     logging.getLogger("absl").addFilter(audible)
     return ocp.Checkpointer(ocp.StandardCheckpointHandler())
@@ -89,6 +93,7 @@ def save(group_dir: Path, next_segment: int, num_parts: int, tree: PyTree) -> No
     remove(group_dir, next_segment)
     target = _step_dir(group_dir, next_segment)
     target.parent.mkdir(parents=True, exist_ok=True)
+    _check_space(target, leaves)
     counters = {"next_segment": next_segment, "num_parts": num_parts}
     content = {"leaves": _stored(leaves)} | {
         name: np.asarray(value, np.int64) for name, value in counters.items()
@@ -107,6 +112,17 @@ def save(group_dir: Path, next_segment: int, num_parts: int, tree: PyTree) -> No
     write_json(target.with_suffix(".json"), manifest | {"sha256": _digest(manifest)})
     for old in saved(group_dir)[:-KEEP]:
         remove(group_dir, old)
+
+
+def _check_space(target: Path, leaves: list[tuple[str, Any]]) -> None:
+    """StoreError where the disk will not do: Orbax would fill the screen with threads."""
+    needed = _OVERHEAD + sum(leaf.nbytes for _, leaf in leaves)
+    if (free := shutil.disk_usage(target.parent).free) < needed:
+        raise StoreError(
+            f"Cannot write the checkpoint {target}: No space left on device ({free:,} "
+            f"bytes are free, {needed:,} needed). Earlier checkpoints and all parts are "
+            "intact. Free some space, then run the same command again."
+        )
 
 
 def _digest(manifest: dict[str, Any]) -> str:

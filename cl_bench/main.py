@@ -6,6 +6,7 @@ Ends with 0 when all is done, 1 after an error, 130 when stopped by Ctrl-C and 1
 SIGTERM.
 """
 
+import errno
 import os
 import sys
 import time
@@ -27,6 +28,7 @@ _REPORT = flags.DEFINE_bool("report", True, "Build DIR/report.html at the end.")
 command_line.define_flags()
 flags.adopt_module_key_flags(command_line)  # --help lists them too
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 USER_ERRORS = (ConfigError, UnknownNameError, StoreError, MissingDatasetError)
 
 
@@ -58,6 +60,13 @@ def main(argv: list[str], overrides: dict[str, Any]) -> None:
     }
     try:
         run_study(workdir, runs, settings["execution"], notes, _REPORT.value)
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise StoreError(
+            f"Cannot write {error.filename or workdir}: {error.strerror}. Free some "
+            "space, then run the same command again."
+        ) from error
     except launch.Stopped as stopped:
         print(
             f"Stopped and saved. The same command resumes {workdir}.", file=sys.stderr
@@ -108,7 +117,6 @@ def run_study(
     from cl_bench import interrupts, provenance, records, store, study
 
     table = study.runs_table(runs)
-    make_folder(workdir)
     with store.open_study(workdir), interrupts.caught() as stopping:
         provenance.lock_config(workdir, identity(table, execution), **notes)
         if not (workdir / "runs.json").exists():
@@ -149,18 +157,6 @@ def run_groups(
         raise
     provenance.record_end(workdir, began)
     return True
-
-
-def make_folder(workdir: Path) -> None:
-    """The workdir, if absent; StoreError where it cannot be made or written to."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"--workdir={workdir} cannot be made: {error.strerror}. Choose another one."
-        ) from error
-    if not os.access(workdir, os.W_OK):
-        raise StoreError(f"--workdir={workdir} cannot be written to. Choose another.")
 
 
 def report_is_current(workdir: Path) -> bool:

@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,17 +46,22 @@ class Resume(NamedTuple):
 def open_study(workdir: str | Path) -> Generator[Path, None, None]:
     """Holds the workdir (made if absent) for this process alone.
 
-    Raises StudyLockedError at once where another process holds it. The lock is the
-    kernel's: it goes with the process, however it ends.
+    Raises StudyLockedError at once where another process holds it, StoreError where
+    the workdir cannot be made or written to. The lock is the kernel's: it goes with the
+    process, however it ends.
     """
     folder = Path(workdir)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "a+")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise StoreError(
+            f"{folder} cannot be a workdir: {error.strerror}. Choose another one, or "
+            "free some space."
+        ) from error
+    with file:
         _lock(file, folder)
-        file.truncate(0)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(f"process {os.getpid()} on {socket.gethostname()}, started {now}")
-        file.flush()
+        _sign(file)
         remove_temporaries(folder)
         yield folder
 
@@ -76,6 +81,15 @@ def _lock(file: Any, folder: Path) -> None:
             f"{folder} cannot be locked ({error.strerror}): its file system has no "
             "locks. Choose a workdir on another one."
         ) from error
+
+
+def _sign(file: Any) -> None:
+    """Who holds the lock, for the one who is refused; on a full disk nobody is told."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    holder = f"process {os.getpid()} on {socket.gethostname()}, started {now}"
+    with suppress(OSError):
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), holder.encode())
 
 
 def group_dir(workdir: str | Path, group: str) -> Path:

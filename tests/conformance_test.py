@@ -231,7 +231,7 @@ def forgetful(made, hyper):
         (method(after_step(printing)), "calls the host"),
         (method(after_step(allow_every_edge)), "only hardware code"),
         (method(change_params(never_nan)), "must stay NaN"),
-        (method(forgetful), "seeds 0 and 1 give the same"),
+        (method(forgetful), "init must use its key"),
         (method(change_params(lambda p, h: p / 0)), "diverged on the small problem"),
     ],
 )  # fmt: skip

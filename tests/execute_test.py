@@ -43,7 +43,7 @@ def program(strategy, devices):
 
 def with_lanes(made, others):
     """The same compiled program on other seeds and settings."""
-    padded = execute._pad(others, len(made.lanes.seeds) - others.count)
+    padded = execute._pad(others, len(made.lanes.seeds) - others.number)
     sharding = made.lanes.seeds.sharding
     return made._replace(lanes=jax.device_put(padded, sharding))
 

@@ -111,9 +111,11 @@ def check_repeatable(name: str, program: Program, lanes: Any, whole: Any) -> Non
         whole, parts, f"{name}: a run in two chunks is not the run in one: something "
         "depends on where a chunk starts",
     )  # fmt: skip
-    params = whole[0].learner.net.params
-    first, _, third = (_lane(params, i) for i in range(3))
-    require(differ(first, third), f"{name}: seeds 0 and 1 give the same parameters.")
+    params = program.begin(lanes).learner.net.params
+    require(
+        differ(_lane(params, 0), _lane(params, 2)),
+        f"{name}: seeds 0 and 1 start from the same parameters: init must use its key.",
+    )
     require(
         not whole[1]["diverged"].any(),
         f"{name}: lanes diverged on the small problem of the check; with its default "

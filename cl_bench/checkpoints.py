@@ -115,7 +115,7 @@ def save(group_dir: Path, next_segment: int, num_parts: int, tree: PyTree) -> No
 
 
 def _check_space(target: Path, leaves: list[tuple[str, Any]]) -> None:
-    """StoreError where the disk will not do: Orbax would fill the screen with threads."""
+    """StoreError where the disk is full: Orbax would print pages of tracebacks first."""
     needed = _OVERHEAD + sum(leaf.nbytes for _, leaf in leaves)
     if (free := shutil.disk_usage(target.parent).free) < needed:
         raise StoreError(

@@ -292,6 +292,25 @@ def test_a_full_disk_while_orbax_writes(tmp_path, whole, monkeypatch):
     assert small_study.bits(tmp_path / "out") == expected
 
 
+def test_a_full_disk_is_seen_before_orbax_writes(tmp_path, whole, monkeypatch):
+    cfg, expected = whole
+    usage = checkpoints.shutil.disk_usage
+
+    def full(path):
+        used = usage(path)
+        done = len(list(tmp_path.rglob("part-*.parquet")))
+        return used._replace(free=used.free if done < 4 else 50_000)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints.shutil, "disk_usage", full)
+        with pytest.raises(atomic.StoreError, match=r"space left .*50,000 bytes are"):
+            small_study.launch_all(cfg, tmp_path / "out")
+    (group,) = (tmp_path / "out" / "groups").iterdir()
+    assert store_module.consistent_resume(group) == (3, 3)
+    small_study.launch_all(cfg, tmp_path / "out")
+    assert small_study.bits(tmp_path / "out") == expected
+
+
 STUCK = """
 import hashlib, sys
 from cl_bench import interrupts

@@ -31,4 +31,4 @@ def sweep(add, config):
     """Exact and pooled noise at two standard deviations, all else equal."""
     del config
     for kind in ("exact", "pooled"):
-        add(kind, method={"noise": kind, "noise_std": [1e-3, 1e-2]})
+        add(kind, method={"noise": kind, "noise_std": [1e-3, 3e-3]})

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cl_bench import lane as lanes
 from cl_bench import runner
 from cl_bench.losses import mask_logits
 from cl_bench.methods import backprop
@@ -27,7 +28,7 @@ from tests.fixtures import (
     task_gates,
 )
 
-KEY = runner.run_key(0)
+KEY = lanes.run_key(0)
 START = Clock(jnp.int32(0), jnp.int32(0), jnp.int32(0))
 NOTHING: Any = None  # the data of a stream that generates its own
 BOTH = frozenset({"boundaries", "task_id"})
@@ -139,7 +140,7 @@ def test_the_fisher_is_exact():
 def first_batches_of_run(stream, count):
     """As the runner of seed 0 draws its first task."""
     data = jax.tree.map(jnp.asarray, stream.load())
-    state = stream.start(data, jax.random.fold_in(KEY, runner.STREAM), jnp.int32(0))
+    state = stream.start(data, jax.random.fold_in(KEY, lanes.STREAM), jnp.int32(0))
     return jax.vmap(lambda i: stream.batch(data, state, i))(jnp.arange(count))
 
 
@@ -225,7 +226,7 @@ def test_one_bit_flips_a_task_and_the_target_stays():
     chex.assert_trees_all_equal(np.abs(np.diff(bits, axis=0)).sum(1), np.ones(5, int))
     for state in states:
         chex.assert_trees_all_equal(state["target"], states[0]["target"])
-    other = stream.start(NOTHING, runner.run_key(1), jnp.int32(0))
+    other = stream.start(NOTHING, lanes.run_key(1), jnp.int32(0))
     assert np.any(other["target"]["w"] != states[0]["target"]["w"])
     batch = stream.batch(NOTHING, states[3], jnp.int32(2))
     chex.assert_trees_all_equal(batch.x[:, :15], np.tile(bits[3], (50, 1)).astype("f4"))

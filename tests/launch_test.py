@@ -121,7 +121,7 @@ def test_a_stop_before_the_first_chunk_costs_no_compilation(cfg, tmp_path, monke
 
 
 def test_memory_does_not_grow_with_the_number_of_tasks(tmp_path, monkeypatch):
-    """Resident memory after 100 of 800 tasks, and at their end, saving all the time."""
+    """Resident memory after 200 of 800 tasks, and at their end, saving all the time."""
     cfg = small_study.settings(tmp_path, "800")
     cfg.execution.checkpoint_seconds = 0.1
     monkeypatch.setattr(checkpoints, "save", lambda *_: None)  # slow, and not ours
@@ -141,4 +141,5 @@ def test_memory_does_not_grow_with_the_number_of_tasks(tmp_path, monkeypatch):
         launch.run_study_group(group, tmp_path, options, Progress(quiet), stopping)
     assert len(resident) == 9  # 2400 chunks
     assert len(parts.part_paths(tmp_path / "groups" / group.key)) > 3
-    assert resident[-1] - resident[1] < 8e6, resident
+    # Kept rows alone would be 3 MB; without a leak it is 0.2 MB.
+    assert resident[-1] - resident[2] < 2e6, resident

@@ -14,7 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from cl_bench import atomic, checkpoints, config, cost, launch, main, parts, study
+from cl_bench import (
+    atomic,
+    checkpoints,
+    config,
+    cost,
+    launch,
+    main,
+    parts,
+    records,
+    study,
+)
 from cl_bench import store as store_module
 from tests import small_study
 
@@ -235,6 +245,7 @@ def test_a_finished_study_that_is_damaged_is_mended(tmp_path, whole, damaged):
     (path,) = workdir.rglob(damaged)
     truncate(path)
     run_main(cfg, workdir)
+    assert records.is_current(workdir)
     assert small_study.bits(workdir) == expected
     before = small_study.files(workdir)
     run_main(cfg, workdir)

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cl_bench import lane as lanes
 from cl_bench import registry, runner
 from cl_bench.losses import softmax_cross_entropy, weighted_mean
-from cl_bench.methods import backprop, l2
+from cl_bench.methods import backprop, l2, shrink_perturb
 from cl_bench.testing import tiny_network, tiny_stream
 from tests.fixtures import recorder, unequal_tasks
 from tests.fixtures.recorder import (
@@ -140,12 +141,12 @@ def test_a_run_is_the_plain_loop_that_the_design_describes():
     init, chunk = compiled(stream, backprop, [accuracy])
     carry, rows = chunk(init(5), 0, 4, 5)
     data = jax.tree.map(jnp.asarray, stream.load())
-    key = jax.random.fold_in(jax.random.key(runner.ROOT_SEED, impl="threefry2x32"), 5)
-    params = net.init(jax.random.fold_in(key, runner.INIT)).params
+    key = jax.random.fold_in(jax.random.key(lanes.ROOT_SEED, impl="threefry2x32"), 5)
+    params = net.init(jax.random.fold_in(key, lanes.INIT)).params
     scores = []
     for step in range(8):
         task = stream.start(
-            data, jax.random.fold_in(key, runner.STREAM), jnp.int32(step // 4)
+            data, jax.random.fold_in(key, lanes.STREAM), jnp.int32(step // 4)
         )
         batch = stream.batch(data, task, jnp.int32(step % 4))
 
@@ -230,3 +231,19 @@ def test_the_unscanned_step_is_a_step():
         jax.grad(loss)(carry.learner.net.params),
     )
     chex.assert_trees_all_close(after.net.params, expected, atol=1e-6)
+
+
+def test_every_step_draws_its_own_noise():
+    """Steps of pure noise: no two alike, neither in a run nor between two seeds."""
+    stream = tiny_stream(num_tasks=1, steps_per_task=3, steps_per_segment=1)
+    hyper = shrink_perturb.Hyper(step_size=0.0, shrink=0.0, noise_std=1.0)
+    init, chunk = compiled(stream, shrink_perturb, hyper=hyper)
+    moves = []
+    for seed in (0, 1):
+        carry = init(seed)
+        for segment in range(3):
+            before = np.asarray(carry.learner.net.params["h1"]["kernel"])
+            carry, _ = chunk(carry, segment, 1, seed)
+            moves.append(carry.learner.net.params["h1"]["kernel"] - before)
+    assert len({np.round(move[0, 0], 3).item() for move in moves}) == 6
+    assert 0.8 < np.std(moves) < 1.2

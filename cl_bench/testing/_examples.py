@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cl_bench.runner import run_key
+from cl_bench.lane import run_key
 from cl_bench.testing._batches import Case, check_batch, check_in_play
 from cl_bench.testing._compare import require
 from cl_bench.types import Dataset

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cl_bench.lane import run_key
 from cl_bench.losses import weighted_mean
-from cl_bench.runner import run_key
 from cl_bench.testing._compare import require, require_equal
 from cl_bench.types import NetState, Network, StreamSpec, Unit
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cl_bench import runner
+from cl_bench import lane as lanes
 from cl_bench.losses import MASKED
 from cl_bench.methods import backprop
 from cl_bench.testing import _hyper, _lanes
@@ -104,8 +104,8 @@ def _shapes(case: Case, hyper: Any, traced: dict[str, Any]) -> None:
 
     def phases(data, traced):
         method = case.module.make(case.net, spec, hyper.replace(**traced))
-        learner = method.init(runner.run_key(0))
-        task_state = case.stream.start(data, runner.run_key(1), jnp.int32(0))
+        learner = method.init(lanes.run_key(0))
+        task_state = case.stream.start(data, lanes.run_key(1), jnp.int32(0))
         train = partial(case.stream.batch, data, task_state)
         return learner, _each_phase(method, learner, train), train(jnp.int32(0))
 
@@ -122,7 +122,7 @@ def _shapes(case: Case, hyper: Any, traced: dict[str, Any]) -> None:
 
 
 def _each_phase(method: Method, learner: Learner, train: Any) -> dict[str, Any]:
-    key, batch = runner.run_key(2), train(jnp.int32(0))
+    key, batch = lanes.run_key(2), train(jnp.int32(0))
     clock = Clock(jnp.int32(0), jnp.int32(0), jnp.int32(0))
     return {
         "start_task": method.start_task(key, clock, train, learner),
@@ -189,8 +189,8 @@ def as_backprop(hyper: Any) -> Any:
 def _walk(case: Case, method: Method) -> dict[str, Any]:
     """A few steps of a few tasks, op by op, as the runner orders them."""
     needs, data = case.module.NEEDS, jax.tree.map(jnp.asarray, case.stream.load())
-    key, count = runner.run_key(0), 0
-    learner = method.init(jax.random.fold_in(key, runner.INIT))
+    key, count = lanes.run_key(0), 0
+    learner = method.init(jax.random.fold_in(key, lanes.INIT))
     nets, logits = [learner.net], []
     for task in range(EAGER_TASKS):
         state = case.stream.start(data, key, jnp.int32(task))

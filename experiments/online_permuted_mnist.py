@@ -18,6 +18,25 @@ on the first 2,000 images of a task before any training on it. ReLU, Kaiming-uni
           rates    backprop at three rates of change, equal numbers of examples
           cbp      continual backprop at three replacement rates, 800 tasks
 
+Measured, `small,main`, jax 0.10.2 on two CPU cores, online accuracy in %, seeds 0 and 1
+(two seeds give no interval), beside the published curve of 100 units at step 0.003
+(digitised from the paper's figure, +-0.2):
+
+    backprop, task          1           75          150         400         800
+    online accuracy     92.3 91.9   88.5 89.1   mean 87.1     mean 84.8   81.5 82.8
+    published             92.2        88.8         < 88
+    dead units, mean       0 %        30 %         38 %        45 %        63 %
+    mean |w|              .060        .142         .172        .212        .233
+    effective rank, %      54          22           19          16          10
+
+    The peak is 93.2 in both seeds (tasks 3 and 4; published 93.3); the last 80 tasks
+    have 83.4 and 83.0.
+
+    continual backprop (rho 1e-4): its first 154 of 800 tasks were run. Task 1 92.3 92.0,
+    task 75 93.1 93.1, task 150 92.8 93.0; best mean 93.3 at task 116; dead units at most
+    1 %, mean |w| .06, effective rank 46 to 50 % from task 10 on. The rest of the stream
+    has not been measured yet, nor have the other arms, nor any GPU.
+
 MNIST has to be there (TFDS_DATA_DIR, or `python -m cl_bench.download mnist`).
 """
 

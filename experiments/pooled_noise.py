@@ -6,6 +6,19 @@ N(0, 1) numbers at random offsets, with random signs. Same data, network and see
 noise levels, the larger one plainly harmful, so that a difference would show.
 
     python -m cl_bench.main --config=experiments/pooled_noise.py --workdir=results/pooled
+
+Measured, 4 seeds, 50 tasks, mean over the stream; difference of pooled to exact paired
+by seed, +- its standard error:
+
+    noise std            exact   pooled   pooled - exact
+    1e-3   accuracy, %   79.01   78.93    -0.08 +- 0.29
+           mean |w|      .2084   .2076    -.0007 +- .0003
+    3e-3   accuracy, %   31.76   30.05    -1.71 +- 0.41
+           mean |w|      .4450   .4445    -.0006 +- .0008
+
+At a level that training survives the two agree. Where the noise destroys most of what is
+learned (the paper's level on MNIST is 1e-5) pooled noise does 1.7 points more harm: use
+exact noise there. On the same busy machine, lane-steps/s: exact 2,100, pooled 36,500.
 """
 
 from cl_bench import config

@@ -32,6 +32,7 @@ _WIDTHS = flags.DEFINE_list("widths", ["100", "2000"], "Units of each hidden lay
 _LANES = flags.DEFINE_list("lanes", ["1", "4", "16"], "Lanes in one program.")
 _STRATEGIES = flags.DEFINE_list("strategies", ["map", "vmap"], "map, vmap or both.")
 _DEVICES = flags.DEFINE_list("devices", ["1", "2"], "Local devices (CPU: cores).")
+_CORES = flags.DEFINE_integer("cores", 0, "CPU: host devices; 0 is all cores.")
 _METHODS = flags.DEFINE_list("only", [], "Names of ARMS; all where empty.")
 _SECONDS = flags.DEFINE_float("seconds", 1.0, "Least time measured for one row.")
 _JSON = flags.DEFINE_string("json", None, "Write the rows to this file too.")
@@ -66,7 +67,7 @@ def steps_per_second(
     """One row: lane-steps/s (best of several chunks) and seconds of compilation."""
     guess = max(20, SLOW_STEPS // lanes * 100**2 // width**2)
     stream = {"name": "permuted", "dataset": "synthetic", "num_tasks": 10_000}
-    options = {"size": 28, "train": 2_000, "test": 10}
+    options = {"size": 28, "train": 20_000, "test": 10, "noise": 2.0}
     section = components.resolve(
         "stream", stream | {"dataset_options": options, "steps_per_task": guess}
     )
@@ -94,6 +95,9 @@ def steps_per_second(
 def table(argv: list[str]) -> None:
     """Print the rows."""
     del argv
+    jax.config.update("jax_num_cpu_devices", _CORES.value or os.cpu_count())
+    jax.config.update("jax_default_matmul_precision", "highest")
+    os.environ.setdefault("NPROC", "1")  # as cl_bench.main: one thread a device
     device = jax.local_devices()[0].device_kind
     stream = bandwidth()
     print(f"{device}, jax {jax.__version__}, triad {stream / 1e9:.1f} GB/s a device")
@@ -127,6 +131,4 @@ def table(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_num_cpu_devices", os.cpu_count())
-    jax.config.update("jax_default_matmul_precision", "highest")
     app.run(table)

@@ -1,15 +1,10 @@
-"""One text for equal settings: canonical JSON, and short hashes of it."""
+"""Short hashes of settings, by their canonical JSON (`atomic.canonical_json`)."""
 
 import hashlib
-import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
-
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal settings give equal text."""
-    return json.dumps(_jsonable(value), sort_keys=True, separators=(",", ":"))
+from cl_bench.atomic import canonical_json
 
 
 def digest(value: Any, length: int = 12) -> str:
@@ -20,14 +15,3 @@ def digest(value: Any, length: int = 12) -> str:
 def identity(stream: Mapping[str, Any]) -> dict[str, Any]:
     """A stream's settings less those that say only where its data lies."""
     return {k: v for k, v in stream.items() if k not in ("data_dir", "download")}
-
-
-def _jsonable(value: Any) -> Any:
-    """Floats that JSON has no word for become strings; the rest stays as it is."""
-    if isinstance(value, Mapping):
-        return {str(key): _jsonable(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from cl_bench import components, fields
 from cl_bench.fields import ConfigError
-from cl_bench.registry import UnknownNameError, nearest
+from cl_bench.registry import UnknownNameError, importable, nearest
 
 Overrides = Mapping[
     str, Any
@@ -175,18 +175,11 @@ def _load_module(place: str) -> ModuleType:
         path = next((p for p in named if p.is_file()), path)
     if path.suffix == ".py" and path.is_file():
         return _run_file(path)
-    if path.suffix != ".py" and _importable(place):
+    if path.suffix != ".py" and importable(place):
         return importlib.import_module(place)
     folder = path.parent if path.suffix == ".py" else Path("experiments")
     near = [str(folder / p.name) for p in folder.glob("*.py")]
     raise UnknownNameError(f"No experiment {place!r}.{nearest(place, near)}")
-
-
-def _importable(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def _run_file(path: Path) -> ModuleType:

@@ -51,3 +51,17 @@ def _watch(reader: int) -> None:
         if sys.stderr.isatty():
             os.write(2, _SHOW_CURSOR)
         os._exit(128 + number[0])
+
+
+class Stopped(Exception):
+    """The user asked to stop, by this signal; everything up to now is saved."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
+
+
+def stop_if_asked(stopping: Callable[[], int]) -> None:
+    """Raises Stopped where there was a signal."""
+    if number := stopping():
+        raise Stopped(number)

@@ -26,8 +26,7 @@ from cl_bench.types import (
 )
 
 ROOT_SEED = 632_768  # Nature 632, page 768
-STREAM, INIT, STEP, SEGMENT, START, END, PROBE = range(7)
-
+STREAM, INIT, STEP, SEGMENT, START, END = range(6)
 
 MakeMethod = Callable[[Network, StreamSpec, PyTree], Method]
 

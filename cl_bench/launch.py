@@ -13,6 +13,7 @@ from cl_bench import checkpoints, cost, execute, parts, store, study
 from cl_bench.atomic import read_json, write_json
 from cl_bench.components import Parts
 from cl_bench.execute import Chunk, Lanes, Program
+from cl_bench.interrupts import Stopped, stop_if_asked
 from cl_bench.progress import Progress
 from cl_bench.rows import record_rows, score
 from cl_bench.runner import Run, make_run
@@ -21,14 +22,6 @@ from cl_bench.types import Dataset, PyTree
 
 REHEARSAL_STEPS = 64
 MEMORY_SHARE = 0.8  # of an accelerator's memory that one group may take
-
-
-class Stopped(Exception):
-    """The user asked to stop, by this signal; everything up to now is saved."""
-
-    def __init__(self, signal: int) -> None:
-        super().__init__(signal)
-        self.signal = signal
 
 
 class Plan(NamedTuple):
@@ -84,12 +77,6 @@ def is_done(group: Group, workdir: Path) -> bool:
         store.is_done(workdir / "groups" / batch.key)
         for batch in batches(group, Plan(**read_json(path)).width)
     )
-
-
-def stop_if_asked(stopping: Callable[[], int]) -> None:
-    """Raises Stopped where there was a signal."""
-    if number := stopping():
-        raise Stopped(number)
 
 
 def make_group_run(made: Parts) -> Run:
@@ -250,10 +237,4 @@ class _Batch(NamedTuple):
             "lane_steps_per_second": steps / wall if wall else None,
             "matmul_precision": jax.config.values["jax_default_matmul_precision"],
         }
-        write_json(path, facts | (cost_of(old) or cost.measure(self.run_, program)))
-
-
-def cost_of(facts: dict[str, Any]) -> dict[str, Any] | None:
-    """The cost record that an earlier write of group.json holds."""
-    known = {k: facts[k] for k in cost.FIELDS if k in facts}
-    return known if len(known) == len(cost.FIELDS) else None
+        write_json(path, facts | (cost.known(old) or cost.measure(self.run_, program)))

@@ -39,12 +39,13 @@ def load(kind: str, name: str) -> ModuleType:
         raise UnknownNameError(f"No component kind {kind!r}.{nearest(kind, KINDS)}")
     if name in names(kind):
         return importlib.import_module(f"cl_bench.{kind}.{name}")
-    if not name.startswith("_") and _importable(name):
+    if not name.startswith("_") and importable(name):
         return importlib.import_module(name)
     raise UnknownNameError(f"Unknown {kind[:-1]} {name!r}.{nearest(name, names(kind))}")
 
 
-def _importable(name: str) -> bool:
+def importable(name: str) -> bool:
+    """Whether Python finds a module of this dotted name."""
     try:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):

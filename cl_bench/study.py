@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cl_bench import components, fields, registry
-from cl_bench.canonical import canonical_json, digest, identity
+from cl_bench.atomic import canonical_json
+from cl_bench.canonical import digest, identity
 from cl_bench.components import Parts
 from cl_bench.expand import RunSpec, expand
 from cl_bench.types import StreamSpec

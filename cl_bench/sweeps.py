@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from cl_bench import components, fields, registry
-from cl_bench.canonical import canonical_json
+from cl_bench.atomic import canonical_json
 from cl_bench.config import Sweep
 from cl_bench.fields import ConfigError
 from cl_bench.registry import UnknownNameError, nearest

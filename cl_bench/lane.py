@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench import units
+from cl_bench import restore, units
 from cl_bench.schedule import Schedule
 from cl_bench.types import (
     Batch,
@@ -37,6 +37,7 @@ class Carry(NamedTuple):
     learner: Learner
     task_state: PyTree
     metrics: tuple[PyTree, ...]
+    best: PyTree = ()  # `restore.Best` where the benchmark puts the best network back
 
 
 class Lane(NamedTuple):
@@ -61,13 +62,23 @@ class Lane(NamedTuple):
             data, jax.random.fold_in(key, STREAM), jnp.int32(0)
         )
         states = tuple(metric.init() for metric in self.metrics)
-        return Carry(units.constrain(learner, self.net.units), task_state, states)
+        learner = units.constrain(learner, self.net.units)
+        best = restore.start(self.stream.spec, learner)
+        return Carry(learner, task_state, states, best)
+
+    def step_clock(self, step: Array, task: Array, step_in_task: Array) -> Clock:
+        """The clock of one step, with the factor that the benchmark's schedule gives."""
+        scale: Array | float = 1.0
+        length = jnp.asarray(self.plan.lengths, jnp.float32)[task]
+        for fraction, factor in self.stream.spec.step_schedule:
+            scale = jnp.where(step_in_task >= fraction * length, factor, scale)
+        return Clock(step, task, step_in_task, scale)
 
     def visible(self, clock: Clock) -> Clock:
         """The clock as the method may see it."""
         if "boundaries" in self.needs:
             return clock
-        return Clock(clock.step, jnp.zeros_like(clock.task), clock.step)
+        return clock._replace(task=jnp.zeros_like(clock.task), step_in_task=clock.step)
 
     def visible_batch(self, batch: Batch) -> Batch:
         """The batch as the method may see it."""

@@ -2,7 +2,8 @@
 
 The order of one task, here and nowhere else:
 reset_head if the benchmark says so -> start_task -> read_start
--> [steps -> end_segment -> read_segment] x segments -> end_task -> read
+-> [steps -> end_segment -> read_segment] x segments
+-> the best network of the task, if the benchmark says so -> end_task -> read
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench import units
+from cl_bench import restore, units
 from cl_bench.lane import (
     END,
     SEGMENT,
@@ -140,14 +141,16 @@ def _start(lane: Lane, data, key, method: Method, carry: Carry, clock: Clock):
     if "boundaries" in lane.needs:
         at = jax.random.fold_in(jax.random.fold_in(key, START), clock.task)
         learner = method.start_task(at, clock, lane.train(data, carry), learner)
-    carry = carry._replace(learner=units.constrain(learner, lane.net.units))
+    learner = units.constrain(learner, lane.net.units)
+    best = restore.start(lane.stream.spec, learner)
+    carry = carry._replace(learner=learner, best=best)
     probe = lane.probe(data, key, method, carry, clock)
     return carry, merge(metric.read_start(probe) for metric in lane.metrics)
 
 
 def _steps(lane: Lane, data, key, method: Method, carry: Carry, clock: Clock) -> Carry:
     def body(running, i):
-        now = Clock(clock.step + i, clock.task, clock.step_in_task + i)
+        now = lane.step_clock(clock.step + i, clock.task, clock.step_in_task + i)
         at = carry._replace(learner=running[0], metrics=running[1])
         if not lane.plan.padded:
             return _step(lane, data, key, method, at, now), None
@@ -184,13 +187,15 @@ def _end_segment(lane: Lane, data, key, method: Method, carry: Carry, clock: Clo
     )
     carry = carry._replace(learner=units.constrain(learner, lane.net.units))
     probe = lane.probe(data, key, method, carry, clock)
+    best = restore.update(lane.stream.spec, probe, carry.best)
+    carry = carry._replace(best=best)
     pairs = zip(lane.metrics, carry.metrics, strict=True)
     return carry, merge(metric.read_segment(state, probe) for metric, state in pairs)
 
 
 def _end(lane: Lane, data, key, method: Method, carry: Carry, clock: Clock):
     """end_task -> read; the metrics' sums start anew with the next task."""
-    learner = carry.learner
+    learner = restore.put_back(lane.stream.spec, carry.learner, carry.best)
     if "boundaries" in lane.needs:
         at = jax.random.fold_in(jax.random.fold_in(key, END), clock.task)
         learner = method.end_task(at, clock, lane.train(data, carry), learner)

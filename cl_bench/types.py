@@ -22,6 +22,7 @@ class Clock(NamedTuple):
     step: Array  # () int32, optimiser steps since the start of the run
     task: Array  # () int32
     step_in_task: Array  # () int32
+    step_scale: Array | float = 1.0  # factor of `StreamSpec.step_schedule` at this step
 
 
 class Dataset(NamedTuple):
@@ -67,6 +68,11 @@ class StreamSpec(NamedTuple):
     offers: frozenset[str]  # of {'boundaries', 'task_id', 'validation'}
     loss: Loss
     reset_head: bool  # the benchmark resets the head at task start, for every method
+    # Two more rules of a benchmark, for every method alike. Step sizes are multiplied
+    # by `factor` from that `fraction` of each task on; and the network that scores best
+    # on so many 'fit' minibatches at the segment ends is put back before end_task.
+    step_schedule: tuple[tuple[float, float], ...] = ()  # (fraction, factor), ascending
+    restore_best: int = 0
 
 
 class Stream(NamedTuple):
@@ -94,7 +100,8 @@ class NetState(NamedTuple):
     """All that a network is."""
 
     params: dict[str, Any]  # module -> {'kernel': [..., in, out], 'bias': [out], ...}
-    stats: PyTree  # normalisation state, {} if none
+    # (further leaves [out]: `units.NEUTRAL_LEAVES`)
+    stats: PyTree  # module -> normalisation state, {} if none; 'backward': see compose
     alive: dict[str, Array]  # Unit.name -> [U] bool; {} = no spare capacity, all alive
     edges: PyTree | None = None  # module -> [..., in, out] bool; None = all allowed
 
@@ -104,7 +111,8 @@ class Network(NamedTuple):
 
     `apply(net, x, *, train, key, taps=None, gates=None)` gives logits [B, K], the
     activations by name (each layer's *input* is there too: 'x', then one entry a
-    `Unit`), and the new `stats`. `taps` (unit or 'logits' -> zeros of the
+    `Unit`: [B, ..., U], or [B, ..., 2, U] where a unit has two features), and the new
+    `stats`. `taps` (unit or 'logits' -> zeros of the
     pre-activation's shape) are added to the pre-activations; `gates` (unit -> [U] or
     [B, U] float) multiply the activations.
     `columns(key, module, n)` draws n fresh columns [..., in, n] of a module's kernel
@@ -148,6 +156,15 @@ class Method(NamedTuple):
     end_segment: Callable[[Key, Clock, TrainBatches, Learner], Learner]
     end_task: Callable[[Key, Clock, TrainBatches, Learner], Learner]
     predict: Callable[[Learner, Batch], tuple[Array, dict[str, Array]]]
+
+
+class GradTransform(NamedTuple):
+    """What stands between the gradient and the optimiser."""
+
+    init: Callable[[NetState], PyTree]
+    update: Callable[
+        [Key, Clock, PyTree, NetState, PyTree], tuple[PyTree, PyTree]
+    ]  # (key, clock, gradients, net, own state) -> gradients, own state
 
 
 class NetTransform(NamedTuple):

@@ -15,6 +15,10 @@ from jax import Array
 
 from cl_bench.types import Learner, NetState, PyTree, Unit
 
+# What a unit's own parameters and statistics are when it starts anew.
+NEUTRAL_LEAVES = {"bias": 0.0, "scale": 1.0, "shift": 0.0, "prelu": 0.25, "adalin": 0.0}
+NEUTRAL_STATISTICS = {"var": 1.0}  # every other one is 0
+
 
 def _rows(kernel: Array, unit: Unit) -> Array:
     """Kernel [..., in, out] with its input axis split into [..., repeat, U, out].
@@ -79,16 +83,36 @@ def mask_outgoing(kernel: Array, unit: Unit, mask: Array) -> Array:
 def set_incoming(
     params: PyTree, unit: Unit, mask: Array, kernels: Mapping[str, Array], bias: float
 ) -> PyTree:
-    """Masked units get the columns of `kernels` (module -> broadcastable) and `bias`."""
+    """Masked units get the columns of `kernels` (module -> broadcastable) and `bias`.
+
+    Their other parameters (of a normalisation, of the activation) become neutral.
+    """
     params = dict(params)
     for name in unit.incoming:
         layer = params[name]
         chosen = mask_incoming(layer["kernel"], mask)
         new = {"kernel": jnp.where(chosen, kernels[name], layer["kernel"])}
-        if "bias" in layer:
-            new["bias"] = jnp.where(mask, bias, layer["bias"])
+        for leaf in layer.keys() - {"kernel"}:
+            value = bias if leaf == "bias" else NEUTRAL_LEAVES[leaf]
+            new[leaf] = jnp.where(mask, value, layer[leaf])
         params[name] = {**layer, **new}
     return params
+
+
+def reset_statistics(stats: PyTree, unit: Unit, mask: Array) -> PyTree:
+    """Masked units get neutral statistics wherever their modules keep some."""
+
+    def neutral(path: tuple, leaf: Array) -> Array:
+        return jnp.where(mask, NEUTRAL_STATISTICS.get(path[-1].key, 0.0), leaf)
+
+    def of_modules(tree: PyTree) -> PyTree:
+        modules = {name: tree[name] for name in unit.incoming if name in tree}
+        return {**tree, **jax.tree_util.tree_map_with_path(neutral, modules)}
+
+    stats = of_modules(stats)
+    if "backward" in stats:
+        stats = {**stats, "backward": of_modules(stats["backward"])}
+    return stats
 
 
 def set_outgoing(params: PyTree, unit: Unit, mask: Array, value: float) -> PyTree:

@@ -10,9 +10,11 @@ from cl_bench.losses import mask_logits, weighted_mean
 from cl_bench.optimizers import Optim
 from cl_bench.types import (
     Clock,
+    GradTransform,
     Key,
     Learner,
     Method,
+    NetState,
     NetTransform,
     Network,
     PyTree,
@@ -35,6 +37,12 @@ def no_penalty(params: PyTree, learner: Learner) -> Array:
     return jnp.zeros(())
 
 
+def no_extra(state: NetState) -> dict[str, PyTree]:
+    """Nothing, for methods that keep nothing beside network and optimiser."""
+    del state
+    return {}
+
+
 def predict_with(net: Network) -> Callable:
     """Evaluation-mode prediction: (learner, batch) -> masked logits, activations."""
 
@@ -50,8 +58,9 @@ def compose(
     spec: StreamSpec,
     optim: Optim,
     *,
+    extra: Callable[[NetState], dict[str, PyTree]] = no_extra,
     penalty: Callable[[PyTree, Learner], Array] = no_penalty,
-    perturb_grads: Callable[[Key, Clock, PyTree], PyTree] | None = None,
+    grad_transforms: Sequence[GradTransform] = (),
     transforms: Sequence[NetTransform] = (),
     moment_reset: str = "moments",
     start_task: Hook = keep,
@@ -61,44 +70,65 @@ def compose(
     """A method from its parts.
 
     Each step: value and gradient of the weighted mean loss plus `penalty(params,
-    learner)`; `perturb_grads`; optimiser; apply; each transform in order; then
-    `optim.reset` of what the transforms replaced. Transform i keeps its state in
-    `learner.extra['transform_i']`. `Signals.loss` is without the penalty.
+    learner)`; each gradient transform; optimiser, its updates times the benchmark's
+    step-size schedule; apply; each transform in order; then `optim.reset` of what the
+    transforms replaced. `extra(net state)` is the method's own start of
+    `learner.extra`, where gradient transform i has 'grad_transform_i' and transform i
+    'transform_i'. `Signals.loss` is without the penalty, `Signals.grads` with it and
+    before the gradient transforms.
     """
 
     def init(key):
         state = net.init(key)
-        extra = {f"transform_{i}": t.init(state) for i, t in enumerate(transforms)}
-        return Learner(state, optim.init(state.params), extra)
+        own = dict(extra(state))
+        own |= {
+            f"grad_transform_{i}": t.init(state) for i, t in enumerate(grad_transforms)
+        }
+        own |= {f"transform_{i}": t.init(state) for i, t in enumerate(transforms)}
+        return Learner(state, optim.init(state.params), own)
 
     def gradient(key, batch, learner):
-        def objective(params):
-            at = learner.net._replace(params=params)
+        state = learner.net
+
+        def objective(params, backward):
+            at = state._replace(params=params, stats={**state.stats, **backward})
             logits, acts, stats = net.apply(at, batch.x, train=True, key=key)
             logits = mask_logits(logits, batch.classes)
             loss = weighted_mean(spec.loss.per_example(logits, batch.y), batch.weight)
             return loss + penalty(params, learner), (loss, logits, acts, stats)
 
-        return jax.grad(objective, has_aux=True)(learner.net.params)
+        # What the backward pass itself writes (online normalisation) comes out as the
+        # "gradient" with respect to stats['backward'].
+        backward = {k: state.stats[k] for k in ("backward",) if k in state.stats}
+        (grads, written), seen = jax.grad(objective, (0, 1), has_aux=True)(
+            state.params, backward
+        )
+        loss, logits, acts, stats = seen
+        return grads, (loss, logits, acts, {**stats, **written})
 
     def step(key, clock, batch, learner):
         # fold_in, not split: a key nobody uses is then never computed.
         net_key, grad_key = (jax.random.fold_in(key, i) for i in range(2))
         grads, (loss, logits, acts, stats) = gradient(net_key, batch, learner)
-        if perturb_grads is not None:
-            grads = perturb_grads(grad_key, clock, grads)
-        updates, opt = optim.update(grads, learner.opt, learner.net.params)
+        own = dict(learner.extra)
+        used = grads
+        for i, transform in enumerate(grad_transforms):
+            name = f"grad_transform_{i}"
+            at = grad_key if i == 0 else jax.random.fold_in(grad_key, i)
+            used, own[name] = transform.update(at, clock, used, learner.net, own[name])
+        updates, opt = optim.update(used, learner.opt, learner.net.params)
+        if spec.step_schedule:
+            updates = jax.tree.map(lambda u: clock.step_scale * u, updates)
         params = jax.tree.map(lambda p, u: p + u, learner.net.params, updates)
         state = learner.net._replace(params=params, stats=stats)
         signals = Signals(loss, logits, acts, grads, updates)
-        extra = dict(learner.extra)
         for i, transform in enumerate(transforms):
             name = f"transform_{i}"
-            state, extra[name], reset = transform.update(
-                jax.random.fold_in(key, 2 + i), clock, signals, state, extra[name]
+            state, own[name], reset = transform.update(
+                jax.random.fold_in(key, 2 + i), clock, signals, state, own[name]
             )
             if reset is not None:
                 opt = optim.reset(opt, reset, moment_reset)
-        return Learner(state, opt, extra), signals
+        return Learner(state, opt, own), signals
 
     return Method(init, start_task, step, end_segment, end_task, predict_with(net))

@@ -158,6 +158,9 @@ def replace_units(net: Network, hyper: Hyper) -> NetTransform:
             means = units.split(net.units, tracked.mean_activation)
             params = units.transfer_mean(params, net.units, masks, means)
         params = _replacement.reinitialise(key, net, params, layers)
+        stats = state.stats
+        for unit in net.units:
+            stats = units.reset_statistics(stats, unit, masks[unit.name])
         gone = units.join(net.units, masks)
         if state.alive:  # units not in use have no age and no averages: 0 / 0 of theirs
             gone |= ~units.join(net.units, _replacement.alive(net, state))
@@ -168,6 +171,6 @@ def replace_units(net: Network, hyper: Hyper) -> NetTransform:
             jnp.stack([layer.owed for layer in layers]),
         )
         reset = units.param_mask(params, net.units, masks) if needs_reset_mask else None
-        return state._replace(params=params), new, reset
+        return state._replace(params=params, stats=stats), new, reset
 
     return NetTransform(init, update)

@@ -2,11 +2,18 @@
 
 import jax
 from flax import struct
+from jax import Array
 
 from cl_bench import noise, optimizers
 from cl_bench.methods._compose import compose
 from cl_bench.methods.l2 import half_square
-from cl_bench.types import Method, NetTransform, Network, StreamSpec
+from cl_bench.types import (
+    GradTransform,
+    Method,
+    NetTransform,
+    Network,
+    StreamSpec,
+)
 
 REFERENCE = (
     "'dohare': Dohare et al., Nature 632 (2024) 768-774, released code; 'kumar': Kumar, "
@@ -57,17 +64,29 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         del learner
         return hyper.shrink * half_square(params)
 
-    def noisy_grads(key, clock, grads):
-        del clock
-        xi = noise.normal_like(key, grads, hyper.noise)
-        return jax.tree.map(lambda g, x: g + hyper.noise_std * x, grads, xi)
-
     optim = optimizers.make(hyper)
     if hyper.variant == "upgd":
-        return compose(net, spec, optim, penalty=penalty, perturb_grads=noisy_grads)
+        return compose(
+            net,
+            spec,
+            optim,
+            penalty=penalty,
+            grad_transforms=(add_noise_to_grads(hyper.noise_std, hyper.noise),),
+        )
     if hyper.variant == "kumar":
         return compose(net, spec, optim, transforms=(_towards_fresh(net, hyper),))
     return compose(net, spec, optim, penalty=penalty, transforms=(_add_noise(hyper),))
+
+
+def add_noise_to_grads(noise_std: Array | float, kind: str) -> GradTransform:
+    """g <- g + noise_std xi, xi ~ N(0, 1) for every parameter; `kind` as in `noise`."""
+
+    def update(key, clock, grads, state, own):
+        del clock, state
+        xi = noise.normal_like(key, grads, kind)
+        return jax.tree.map(lambda g, x: g + noise_std * x, grads, xi), own
+
+    return GradTransform(lambda state: (), update)
 
 
 def _add_noise(hyper: Hyper) -> NetTransform:

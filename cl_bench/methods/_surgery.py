@@ -1,0 +1,47 @@
+"""Resetting whole units, for the methods that reset many at once and seldom."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from cl_bench import units
+from cl_bench.types import Key, NetState, Network, PyTree
+
+
+def reset_units(
+    key: Key,
+    net: Network,
+    state: NetState,
+    masks: Mapping[str, Array],
+    params: PyTree | None = None,
+) -> NetState:
+    """The masked units start anew: nothing reads them yet, and they read afresh.
+
+    `masks`: unit name -> [U] bool. Incoming weights are drawn from the network's own
+    initialiser, or are the columns of `params` (a copy of the initial network, say);
+    biases 0, normalisation and its statistics neutral, outgoing weights 0. The readers'
+    biases stay. Nothing is drawn where no unit is masked (outside of vmap).
+    """
+
+    def reset(state: NetState) -> NetState:
+        source = net.init(key).params if params is None else params
+        new, stats = state.params, state.stats
+        # From the input on, as continual backprop: where units of two neighbouring
+        # layers go together, the weight that joins them is a fresh one.
+        for unit in net.units:
+            mask = masks[unit.name]
+            kernels = {name: source[name]["kernel"] for name in unit.incoming}
+            new = units.set_incoming(new, unit, mask, kernels, 0.0)
+            new = units.set_outgoing(new, unit, mask, 0.0)
+            stats = units.reset_statistics(stats, unit, mask)
+        return state._replace(params=new, stats=stats)
+
+    anything = jnp.any(units.join(net.units, masks))
+    return jax.lax.cond(anything, reset, lambda state: state, state)
+
+
+def moment_mask(net: Network, params: PyTree, masks: Mapping[str, Array]) -> PyTree:
+    """What of the optimiser's moments belongs to the masked units: see `Optim.reset`."""
+    return units.param_mask(params, net.units, masks)

@@ -1,0 +1,125 @@
+"""Resets of every unit whose score is a small share of its layer's mean score."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from cl_bench import units
+from cl_bench.methods._surgery import moment_mask, reset_units
+from cl_bench.optimizers import AGED, MOMENT_RESETS
+from cl_bench.types import NetState, NetTransform, Network, PyTree, Signals
+
+STATISTICS = ("batch", "average")
+SOURCES = ("fresh", "initial")
+Score = Callable[[Signals], dict[str, Array]]  # unit name -> [U], at least 0
+
+
+class Rules(Protocol):
+    """The settings of a reset by score (`redo.Hyper`, `grama.Hyper`)."""
+
+    @property
+    def threshold(self) -> Array | float: ...
+    @property
+    def decay(self) -> Array | float: ...
+    @property
+    def period(self) -> int: ...
+    @property
+    def statistics(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def moment_reset(self) -> str: ...
+    @property
+    def optimizer(self) -> str: ...
+
+
+def check(hyper: Rules) -> None:
+    """Raise ValueError for an option that does not exist or does not fit another."""
+    for field, values in (
+        ("statistics", STATISTICS),
+        ("source", SOURCES),
+        ("moment_reset", MOMENT_RESETS),
+    ):
+        if getattr(hyper, field) not in values:
+            raise ValueError(
+                f"{field}={getattr(hyper, field)!r} is none of {', '.join(values)}"
+            )
+    if hyper.moment_reset == "moments+count" and hyper.optimizer not in AGED:
+        raise ValueError(
+            "moment_reset='moments+count' needs a step count per weight: optimizer "
+            f"{' or '.join(map(repr, AGED))}, not {hyper.optimizer!r}"
+        )
+    if hyper.period < 1:
+        raise ValueError(f"period={hyper.period}: at least 1 step")
+
+
+def low_scores(
+    net: Network, state: NetState, scores: dict[str, Array], threshold: Array | float
+) -> dict[str, Array]:
+    """Units with score / (mean score of the layer) <= threshold: unit name -> [U] bool.
+
+    The mean is over the units in use; in a layer of zeros every unit is low.
+    """
+    masks = {}
+    for unit in net.units:
+        alive = state.alive.get(unit.name, jnp.ones(unit.size, bool))
+        score = scores[unit.name]
+        mean = jnp.sum(score * alive) / jnp.maximum(jnp.sum(alive), 1)
+        masks[unit.name] = (score <= threshold * mean) & alive
+    return masks
+
+
+def reset_by_score(net: Network, hyper: Rules, score: Score) -> NetTransform:
+    """Every `period` steps: units of low score start anew (`_surgery.reset_units`).
+
+    'batch' takes the scores of that step's mini-batch, 'average' a moving average of
+    all steps' scores; `source` 'initial' gives a unit the weights it began the run with.
+    """
+    averaged, initial = hyper.statistics == "average", hyper.source == "initial"
+    with_moments = hyper.optimizer != "sgd" and hyper.moment_reset != "none"
+
+    def init(state: NetState) -> dict[str, PyTree]:
+        own: dict[str, PyTree] = {}
+        if averaged:
+            own["scores"] = {u.name: jnp.zeros(u.size) for u in net.units}
+        if initial:
+            own["initial"] = state.params
+        return own
+
+    def update(key, clock, signals, state, own):
+        due = (clock.step + 1) % hyper.period == 0
+        if averaged:
+            scores = jax.tree.map(
+                lambda old, now: hyper.decay * old + (1.0 - hyper.decay) * now,
+                own["scores"],
+                score(signals),
+            )
+            own = {**own, "scores": scores}
+
+        def reset(state):
+            at = own["scores"] if averaged else score(signals)
+            masks = low_scores(net, state, at, hyper.threshold)
+            return reset_units(key, net, state, masks, own.get("initial")), masks
+
+        def keep(state):
+            return state, {u.name: jnp.zeros(u.size, bool) for u in net.units}
+
+        state, masks = jax.lax.cond(due, reset, keep, state)
+        mask = moment_mask(net, state.params, masks) if with_moments else None
+        return state, own, mask
+
+    return NetTransform(init, update)
+
+
+def require_hidden_layer(net: Network, method: str) -> None:
+    """Raise ValueError for a network without units to reset."""
+    if not net.units:
+        raise ValueError(f"{method} needs a hidden layer; the network has none")
+
+
+def mean_magnitude(net: Network, acts: dict[str, Array]) -> dict[str, Array]:
+    """Mean |h| over batch and positions: unit name -> [U]."""
+    return {u.name: units.mean_over_batch(jnp.abs(acts[u.name])) for u in net.units}

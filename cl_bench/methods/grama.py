@@ -1,0 +1,54 @@
+"""GraMa: reset the units whose incoming weights receive hardly any gradient."""
+
+from flax import struct
+
+from cl_bench import optimizers, units
+from cl_bench.methods import _unit_resets
+from cl_bench.methods._compose import compose
+from cl_bench.types import Method, Network, StreamSpec
+
+REFERENCE = (
+    "GraMa and ReGraMa, NeurIPS 2025; written from a secondary description: ReDo with "
+    "the gradient's magnitude in place of the activation's"
+)
+NEEDS: frozenset[str] = frozenset()
+NEUTRAL = {"threshold": -1.0}  # no score is below a negative share of the mean
+
+
+@struct.dataclass
+class Hyper(optimizers.OptimHyper):
+    """tau of the paper, ReDo's period; statistics of one mini-batch."""
+
+    threshold: float = 0.01  # tau
+    decay: float = 0.99  # of the moving average, 'average' only
+    period: int = struct.field(pytree_node=False, default=1_000)  # steps
+    statistics: str = struct.field(pytree_node=False, default="batch")
+    source: str = struct.field(pytree_node=False, default="fresh")
+    moment_reset: str = struct.field(pytree_node=False, default="moments")
+
+
+def check(hyper: Hyper) -> None:
+    """Raise ValueError for an option that does not exist or does not fit another."""
+    _unit_resets.check(hyper)
+
+
+def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
+    """Every `period` steps, units with G_i / mean_k G_k <= tau start anew.
+
+    G_i is the mean of |dL/dw| over the unit's incoming weights, biases left out. It
+    finds units that are active and yet do not learn, whatever their activation. The
+    reset is ReDo's.
+    """
+    _unit_resets.require_hidden_layer(net, "grama")
+    check(hyper)
+
+    def score(signals):
+        return {u.name: units.incoming_magnitude(signals.grads, u) for u in net.units}
+
+    return compose(
+        net,
+        spec,
+        optimizers.make(hyper),
+        transforms=(_unit_resets.reset_by_score(net, hyper, score),),
+        moment_reset=hyper.moment_reset,
+    )

@@ -1,0 +1,68 @@
+"""Periodic reset of the last layers, against primacy bias."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from cl_bench import optimizers
+from cl_bench.methods._compose import compose
+from cl_bench.types import Method, NetTransform, Network, StreamSpec
+
+REFERENCE = "Nikishin, Schwarzer, D'Oro, Bacon and Courville, ICML 2022 (2205.07802)"
+NEEDS: frozenset[str] = frozenset()
+NEUTRAL: dict[str, float] | None = None  # a reset has no strength to set to 0
+
+
+@struct.dataclass
+class Hyper(optimizers.OptimHyper):
+    """`layers` counts from the output layer; `period` in steps, as the paper's Atari."""
+
+    layers: int = struct.field(pytree_node=False, default=1)
+    period: int = struct.field(pytree_node=False, default=40_000)
+
+
+def modules(net: Network, layers: int) -> tuple[str, ...]:
+    """Names of the last `layers` layers' modules. Raises ValueError if there are fewer."""
+    hidden = [unit.incoming for unit in net.units]
+    if not 1 <= layers <= len(hidden) + 1:
+        raise ValueError(f"layers={layers}: the network has {len(hidden) + 1} layers")
+    chosen = hidden[len(hidden) - layers + 1 :]
+    return (*(name for names in chosen for name in names), net.head)
+
+
+def check(hyper: Hyper) -> None:
+    """Raise ValueError for a period that cannot be."""
+    if hyper.period < 1:
+        raise ValueError(f"period={hyper.period}: at least 1 step")
+
+
+def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
+    """Backprop whose last layers, with their moments, start anew every `period` steps."""
+    check(hyper)
+    names = modules(net, hyper.layers)
+    optim = optimizers.make(hyper)
+
+    def update(key, clock, signals, state, own):
+        del signals
+        due = (clock.step + 1) % hyper.period == 0
+
+        def reset(state):
+            fresh = net.init(key)
+            drawn = {name: fresh.params[name] for name in names}
+            kept = {name: fresh.stats[name] for name in names if name in fresh.stats}
+            return state._replace(
+                params={**state.params, **drawn}, stats={**state.stats, **kept}
+            )
+
+        state = jax.lax.cond(due, reset, lambda state: state, state)
+        touched = {
+            name: jax.tree.map(
+                lambda p, hit=name in names: jnp.full(p.shape, hit) & due, layer
+            )
+            for name, layer in state.params.items()
+        }
+        return state, own, None if hyper.optimizer == "sgd" else touched
+
+    return compose(
+        net, spec, optim, transforms=(NetTransform(lambda state: (), update),)
+    )

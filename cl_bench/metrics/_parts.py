@@ -1,4 +1,4 @@
-"""What metrics share: a Metric from the phases it uses, and a look at a task's start."""
+"""What metrics share: a Metric from its phases, a task's start, which weights count."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench.types import Metric, Network, Probe, StreamSpec
+from cl_bench import units
+from cl_bench.types import Metric, NetState, Network, Probe, PyTree, StreamSpec, Unit
 
 PROBE_EXAMPLES = 2_000  # Dohare et al. 2024: the first 2,000 examples of a task
 
@@ -37,3 +38,43 @@ def first_activations(
     merged = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), stacked)
     acts = probe.predict(probe.learner, merged)[1]
     return {unit.name: acts[unit.name] for unit in net.units}
+
+
+def alive_units(state: NetState, unit: Unit) -> Array:
+    """[U] bool: the units of a layer that are in use."""
+    return state.alive.get(unit.name, jnp.ones(unit.size, bool))
+
+
+def counted(net: Network, state: NetState) -> PyTree:
+    """Which parameters count: a tree of bools like `state.params`.
+
+    Not those of units that are not alive, nor edges that are not allowed.
+    """
+    if state.alive:
+        spare = {unit.name: ~alive_units(state, unit) for unit in net.units}
+        masks = units.param_mask(state.params, net.units, spare)
+        masks = jax.tree.map(jnp.logical_not, masks)
+    else:
+        masks = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), state.params)
+    for name, edges in (state.edges or {}).items():
+        kernel = masks[name]["kernel"] & edges
+        masks = {**masks, name: {**masks[name], "kernel": kernel}}
+    return masks
+
+
+def mean_over_steps(name: str, value: Callable[..., Array]) -> Metric:
+    """The metric `name`: mean over a task's steps of value(batch, learner, signals)."""
+
+    def init():
+        return {"total": jnp.zeros(()), "steps": jnp.zeros(())}
+
+    def update(state, clock, batch, learner, signals):
+        del clock
+        total = state["total"] + value(batch, learner, signals)
+        return {"total": total, "steps": state["steps"] + 1.0}
+
+    def read(state, probe):
+        del probe
+        return {name: state["total"] / state["steps"]}
+
+    return metric(init=init, update=update, read=read)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cl_bench.report import tables
 from cl_bench.report.panels import join
+from cl_bench.report.plasticity import FIRST_TASKS
 from cl_bench.report.studies import load
 from cl_bench.report.summary import summarise
 
@@ -16,12 +17,16 @@ INSTALL = "pip install 'cl_bench[report]'"
 
 
 def build(
-    workdirs: str | Path | Sequence[str | Path], output: str | Path | None = None
+    workdirs: str | Path | Sequence[str | Path],
+    output: str | Path | None = None,
+    *,
+    first_tasks: int = FIRST_TASKS,
 ) -> Path | None:
     """Builds the report of one study, or of several joined, finished or not.
 
     Writes report.html, figures/*.png and *.svg, and tables/*.csv into `output`
     (default: the first workdir). Arms of one name are told apart by their study.
+    The plasticity loss is that from the first `first_tasks` tasks to the last tenth.
 
     Returns: the page's path; None, with a logged warning, where the extra `report` is
     not installed: then there are only the tables.
@@ -32,7 +37,7 @@ def build(
     studies = [load(folder) for folder in dict.fromkeys(map(Path, several))]
     target = Path(output) if output is not None else studies[0].workdir
     panels = join(studies)
-    rows = [summarise(panel) for panel in panels]
+    rows = [summarise(panel, first_tasks) for panel in panels]
     groups = tables.ledger(panels)
     tables.write(target / "tables", panels, rows, groups)
     if lacking := missing():

@@ -1,4 +1,4 @@
-"""python -m cl_bench.report --workdir=DIR [DIR ...] [--output=DIR]"""
+"""python -m cl_bench.report --workdir=DIR [DIR ...] [--output=DIR] [--first_tasks=10]"""
 
 import sys
 
@@ -14,6 +14,13 @@ _OUTPUT = flags.DEFINE_string(
     "output", None, "Folder of the report. Default: the first workdir."
 )
 
+_FIRST_TASKS = flags.DEFINE_integer(
+    "first_tasks",
+    report.FIRST_TASKS,
+    "Tasks at the start that the plasticity loss is counted from.",
+    lower_bound=1,
+)
+
 
 def main(argv: list[str]) -> int:
     """Builds the report; 1 where it could not be, with the reason."""
@@ -22,7 +29,7 @@ def main(argv: list[str]) -> int:
         print("Give at least one --workdir=DIR.", file=sys.stderr)
         return 1
     try:
-        page = report.build(workdirs, _OUTPUT.value)
+        page = report.build(workdirs, _OUTPUT.value, first_tasks=_FIRST_TASKS.value)
     except StoreError as error:
         print(error, file=sys.stderr)
         return 1

@@ -10,14 +10,8 @@ from cl_bench import stats
 from cl_bench.report import labels
 from cl_bench.report.palette import Stroke
 from cl_bench.report.panels import Panel
-from cl_bench.report.summary import (
-    FEW,
-    Row,
-    baseline,
-    final_scores,
-    lower_is_better,
-    number,
-)
+from cl_bench.report.scores import baseline, final_scores, lower_is_better
+from cl_bench.report.summary import FEW, Row, number
 from cl_bench.stats import Interval
 
 Column = tuple[str, str]  # heading, what it means in small print

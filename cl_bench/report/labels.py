@@ -32,7 +32,37 @@ LABELS = {
         formula="mean over the task of the loss before each update",
     ),
     "test_accuracy": Label(
-        "Test accuracy", **_SCORE, formula="accuracy on held-out examples of the task"
+        "Test accuracy",
+        **_SCORE,
+        formula="accuracy on held-out examples of the task, at the task's end",
+    ),
+    "test_loss": Label(
+        "Test loss",
+        better="lower",
+        formula="mean loss on held-out examples of the task, at the task's end",
+    ),
+    "segment_test_accuracy": Label(
+        "Test accuracy by segment",
+        **_SCORE,
+        formula="accuracy on held-out examples of the task, at the end of each segment "
+        "(shown: of the task's last one)",
+    ),
+    "sample_plasticity": Label(
+        "Sample plasticity",
+        **_SCORE,
+        formula="clip(1 − L_after / max(L_before, 1e-8), 0, 1) of the loss of a step's "
+        "own examples before and after it, mean over the task (Elsayed & Mahmood 2024)",
+    ),
+    "steps_to_threshold": Label(
+        "Steps to threshold",
+        better="lower",
+        formula="steps from a task's start to the end of the first window of steps "
+        "whose mean online score reaches a level; only of tasks that reached it",
+    ),
+    "threshold_reached": Label(
+        "Threshold reached",
+        **_SCORE,
+        formula="1 where some window of the task reached that level, otherwise 0",
     ),
     "dead_units": Label(
         "Dead units",
@@ -40,6 +70,21 @@ LABELS = {
         100.0,
         "lower",
         formula=f"share of hidden units with Σ|h| = 0, {_START}",
+    ),
+    "dead_units_kumar": Label(
+        "Dead units, Kumar",
+        "%",
+        100.0,
+        "lower",
+        formula="share of hidden neurons, each position of a feature map being one, "
+        "that are 0 on all of a task's first 1,000 examples, before its first step",
+    ),
+    "zero_activation_fraction": Label(
+        "Zero activations",
+        "%",
+        100.0,
+        formula="share of hidden outputs equal to 0 on the current examples, mean over "
+        "the task's steps (the dead units of Elsayed & Mahmood 2024)",
     ),
     "dormant_units_dohare": Label(
         "Dormant units, Dohare",
@@ -78,6 +123,49 @@ LABELS = {
         better="higher",
         formula="smallest k with Σᵢ≤ₖ σᵢ ≥ 0.99 Σ σᵢ, σ the singular values of a "
         f"layer's activations; summed over layers, in percent of the units, {_START}",
+    ),
+    "srank_kumar": Label(
+        "Srank, Kumar",
+        better="higher",
+        formula="number of k with Σᵢ≤ₖ σᵢ < 0.99 Σ σᵢ (srank without its + 1), σ the "
+        "singular values of a layer's activations on a task's first 1,000 examples, "
+        "before its first step; mean over layers",
+    ),
+    "stable_rank": Label(
+        "Stable rank",
+        "% of units",
+        better="higher",
+        formula="Σ σᵢ² / σ₁², σ the singular values of a layer's activations; summed "
+        f"over layers, in percent of the hidden units, {_START}. Not the stable rank of "
+        "Dohare et al., which is the approximate rank, absolute",
+    ),
+    "weight_rank": Label(
+        "Weight rank",
+        "%",
+        100.0,
+        "higher",
+        formula="sum over layers of the rank of the weight matrix / sum of its largest "
+        "possible rank, at the task's start (Elsayed & Mahmood 2024)",
+    ),
+    "parameter_magnitude": Label(
+        "Parameter magnitude",
+        better="lower",
+        formula="mean |θ| over all parameters, biases too, at the task's start",
+    ),
+    "weight_l1": Label(
+        "Weight l1 norm",
+        better="lower",
+        formula="Σ|w| over all weight matrices, at the task's start",
+    ),
+    "weight_l2": Label(
+        "Weight l2 norm",
+        better="lower",
+        formula="√(Σ w²) over all weight matrices, at the task's start",
+    ),
+    "update_norm": Label(
+        "Update norm",
+        formula="Euclidean norm of what the optimiser adds to all parameters in a step, "
+        "mean over the task",
     ),
     "weight_magnitude": Label(
         "Weight magnitude",

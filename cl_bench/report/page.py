@@ -13,8 +13,9 @@ from cl_bench.report import charts, cost_tables, html_tables, labels, palette, s
 from cl_bench.report.figures import layer_metrics, top_metrics
 from cl_bench.report.palette import Stroke
 from cl_bench.report.panels import Arm, Panel
+from cl_bench.report.scores import best
 from cl_bench.report.studies import Study
-from cl_bench.report.summary import Row, best
+from cl_bench.report.summary import Row
 from cl_bench.report.sweeps import Sweep, short, shown, sweeps
 
 POLICY = (

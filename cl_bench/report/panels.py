@@ -31,6 +31,7 @@ class Arm(NamedTuple):
     diverged: np.ndarray  # [runs] bool
     bands: dict[str, Band]  # metric -> mean curve and interval, shown unit
     drawn: dict[str, Band]  # the same, averaged over blocks of `Panel.block` tasks
+    curves: dict[str, Floats]  # metric -> [runs, tasks] that `bands` are the mean of
 
     @property
     def seeds(self) -> list[int]:
@@ -214,7 +215,7 @@ def _arm(
         label, study.name, runs[0].method, any(r.oracle for r in runs),
         runs[0].settings, runs, {k: study.groups[k] for k in keys if k in study.groups},
         _length(study, runs), of(tables.get("is_score", empty)),
-        np.asarray(diverged), bands, drawn,
+        np.asarray(diverged), bands, drawn, curves,
     )  # fmt: skip
 
 

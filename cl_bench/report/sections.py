@@ -5,7 +5,7 @@ import json
 import shlex
 from typing import Any
 
-from cl_bench.report import cost_tables, html_tables, labels
+from cl_bench.report import cost_tables, html_tables, labels, plasticity_table
 from cl_bench.report.palette import Stroke
 from cl_bench.report.panels import Arm, Panel
 from cl_bench.report.studies import Study
@@ -50,6 +50,7 @@ def panel_head(
     parts = [f'<h2 id="{place}">{text(panel.benchmark)}</h2>', *_warnings(rows)]
     if panel.score is not None:
         parts += [_reading(panel, rows), html_tables.summary(panel, rows, strokes)]
+        parts.append(plasticity_table.html(panel, rows, strokes))
     parts.append(cost_tables.cost(rows, strokes))
     return "\n".join(parts)
 

@@ -5,11 +5,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cl_bench import stats
-from cl_bench.report import labels
+from cl_bench.report import labels, plasticity
 from cl_bench.report.panels import Arm, Panel
+from cl_bench.report.plasticity import FIRST_TASKS, Plasticity
+from cl_bench.report.scores import (
+    NOTHING,
+    baseline,
+    by_seed,
+    final_scores,
+    interval_of,
+    lower_is_better,
+    mean_over,
+)
 from cl_bench.stats import Interval
 
-NOTHING = Interval(np.nan, np.nan, np.nan)
 FEW = 5  # runs below which a percentile bootstrap is known to be too narrow
 COST = (
     "flops_per_step", "bytes_per_step", "parameters", "learner_bytes",
@@ -33,70 +42,29 @@ class Row(NamedTuple):
     difference: Interval  # of `last`, paired by seed
     pairs: int
     cost: dict[str, float | None]
+    plasticity: Plasticity
 
 
-def summarise(panel: Panel) -> list[Row]:
-    """One row per arm, in the panel's order."""
+def summarise(panel: Panel, first_tasks: int = FIRST_TASKS) -> list[Row]:
+    """One row per arm, in the panel's order; `first_tasks` is of `plasticity.of`."""
     baselines = {study: baseline(panel, study) for study in _studies(panel)}
-    return [_row(panel, arm, baselines[arm.study]) for arm in panel.arms]
+    return [
+        _row(panel, arm, baselines[arm.study], plasticity.of(panel, arm, first_tasks))
+        for arm in panel.arms
+    ]
 
 
 def _studies(panel: Panel) -> list[str]:
     return list(dict.fromkeys(arm.study for arm in panel.arms))
 
 
-def baseline(panel: Panel, study: str) -> Arm | None:
-    """The arm that a study's others are compared with.
-
-    The one called 'backprop', otherwise the best one of that method.
-    """
-    own = [a for a in panel.arms if a.study == study and a.method == "backprop"]
-    named = [a for a in own if a.runs[0].arm == "backprop" and not a.oracle]
-    return named[0] if len(named) == 1 else best(panel, named or own)
-
-
-def best(panel: Panel, arms: list[Arm]) -> Arm | None:
-    """The arm with the best mean over the last tenth of the tasks."""
-    sign = -1.0 if lower_is_better(panel) else 1.0
-
-    def quality(arm: Arm) -> float:
-        value = _interval(final_scores(panel, arm)).estimate
-        return sign * value if np.isfinite(value) else -np.inf
-
-    return max(arms, key=quality, default=None)
-
-
-def lower_is_better(panel: Panel) -> bool:
-    """Whether a smaller score is the better one."""
-    return panel.score is not None and labels.label(panel.score).better == "lower"
-
-
-def final_scores(panel: Panel, arm: Arm) -> np.ndarray:
-    """[runs] mean over the last tenth of the tasks; NaN = not reached yet."""
-    return _mean_of(panel, arm, slice(arm.num_tasks - arm.last, arm.num_tasks))
-
-
-def _mean_of(panel: Panel, arm: Arm, tasks: slice) -> np.ndarray:
-    """[runs] in shown unit. Every task of the window that was measured counts once."""
-    window = arm.scores[:, tasks]
-    n = np.isfinite(window).sum(axis=1)
-    scale = labels.label(panel.score).scale if panel.score else 1.0
-    with np.errstate(invalid="ignore"):
-        return scale * np.nansum(window, axis=1) / np.where(n, n, np.nan)
-
-
-def _interval(scores: np.ndarray) -> Interval:
-    reached = scores[np.isfinite(scores)]
-    return stats.bootstrap(reached) if len(reached) else NOTHING
-
-
-def _row(panel: Panel, arm: Arm, base: Arm | None) -> Row:
+def _row(panel: Panel, arm: Arm, base: Arm | None, plastic: Plasticity) -> Row:
     at, peak = _best_task(panel, arm)
     last = final_scores(panel, arm)
     pairs = np.array([])
     if base is not None and base is not arm:
         pairs = stats.paired_differences(
-            _by_seed(arm, last), _by_seed(base, final_scores(panel, base))
+            by_seed(arm, last), by_seed(base, final_scores(panel, base))
         )
     compared = base is not None and base is not arm
     return Row(
@@ -104,15 +72,16 @@ def _row(panel: Panel, arm: Arm, base: Arm | None) -> Row:
         n=len(arm.runs),
         diverged=int(arm.diverged.sum()),
         unfinished=_unfinished(panel, arm),
-        stream=_interval(_mean_of(panel, arm, slice(None))),
-        first=_interval(_mean_of(panel, arm, slice(0, 1))),
+        stream=interval_of(mean_over(panel, arm, slice(None))),
+        first=interval_of(mean_over(panel, arm, slice(0, 1))),
         best=peak,
         best_task=at,
-        last=_interval(last),
+        last=interval_of(last),
         baseline=base.label if base is not None and compared else "",
-        difference=_interval(pairs),
+        difference=interval_of(pairs),
         pairs=len(pairs),
         cost=cost(arm),
+        plasticity=plastic,
     )
 
 
@@ -121,11 +90,6 @@ def _unfinished(panel: Panel, arm: Arm) -> int:
     if panel.score is None or arm.num_tasks > arm.scores.shape[1]:
         return len(arm.runs) if panel.score else 0
     return int(np.isnan(arm.scores[:, arm.num_tasks - 1]).sum())
-
-
-def _by_seed(arm: Arm, scores: np.ndarray) -> dict[int, float]:
-    found = zip(arm.seeds, scores, strict=True)
-    return {seed: float(score) for seed, score in found if np.isfinite(score)}
 
 
 def _best_task(panel: Panel, arm: Arm) -> tuple[int, Interval]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cl_bench.report.panels import Arm, Panel, show, varied
-from cl_bench.report.summary import best, final_scores
+from cl_bench.report.scores import best, final_scores
 from cl_bench.stats import Interval, bootstrap
 
 

@@ -1,4 +1,4 @@
-"""The report's numbers as CSV: summary, curves, costs. Needs no extra."""
+"""The report's numbers as CSV: summary, plasticity, curves, costs. Needs no extra."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cl_bench.atomic import replacing
-from cl_bench.report import labels
+from cl_bench.report import labels, plasticity_table
 from cl_bench.report.panels import Panel
 from cl_bench.report.summary import COST, Row, cost_of
 from cl_bench.stats import Interval
@@ -21,7 +21,7 @@ LEDGER = ("lanes", "lane_width", "strategy", "device")
 def write(
     folder: Path, panels: list[Panel], rows: list[list[Row]], groups: list[dict]
 ) -> list[Path]:
-    """Writes summary.csv, curves.csv and cost.csv into `folder`, whole or not at all.
+    """Writes summary, plasticity, curves and cost.csv into `folder`, whole or not at all.
 
     Tasks are counted from 1, values are in the unit of column `unit`, an empty cell is
     a number that there is not (the interval of a single run).
@@ -31,6 +31,7 @@ def write(
     summary = [_summary_row(p, row) for p, found in both for row in found]
     files = {
         "summary.csv": summary,
+        "plasticity.csv": [plasticity_table.csv_row(p, r) for p, f in both for r in f],
         "curves.csv": _curves(panels),
         "cost.csv": groups,
     }

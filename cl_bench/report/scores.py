@@ -1,0 +1,62 @@
+"""The score of each run over some of its tasks, and the arms that others face."""
+
+import numpy as np
+
+from cl_bench import stats
+from cl_bench.report import labels
+from cl_bench.report.panels import Arm, Panel
+from cl_bench.stats import Interval
+
+NOTHING = Interval(np.nan, np.nan, np.nan)
+
+
+def baseline(panel: Panel, study: str) -> Arm | None:
+    """The arm that a study's others are compared with.
+
+    The one called 'backprop', otherwise the best one of that method.
+    """
+    own = [a for a in panel.arms if a.study == study and a.method == "backprop"]
+    named = [a for a in own if a.runs[0].arm == "backprop" and not a.oracle]
+    return named[0] if len(named) == 1 else best(panel, named or own)
+
+
+def best(panel: Panel, arms: list[Arm]) -> Arm | None:
+    """The arm with the best mean over the last tenth of the tasks."""
+    sign = -1.0 if lower_is_better(panel) else 1.0
+
+    def quality(arm: Arm) -> float:
+        value = interval_of(final_scores(panel, arm)).estimate
+        return sign * value if np.isfinite(value) else -np.inf
+
+    return max(arms, key=quality, default=None)
+
+
+def lower_is_better(panel: Panel) -> bool:
+    """Whether a smaller score is the better one."""
+    return panel.score is not None and labels.label(panel.score).better == "lower"
+
+
+def final_scores(panel: Panel, arm: Arm) -> np.ndarray:
+    """[runs] mean over the last tenth of the tasks; NaN = not reached yet."""
+    return mean_over(panel, arm, slice(arm.num_tasks - arm.last, arm.num_tasks))
+
+
+def mean_over(panel: Panel, arm: Arm, tasks: slice) -> np.ndarray:
+    """[runs] in shown unit. Every task of the window that was measured counts once."""
+    window = arm.scores[:, tasks]
+    n = np.isfinite(window).sum(axis=1)
+    scale = labels.label(panel.score).scale if panel.score else 1.0
+    with np.errstate(invalid="ignore"):
+        return scale * np.nansum(window, axis=1) / np.where(n, n, np.nan)
+
+
+def interval_of(scores: np.ndarray) -> Interval:
+    """Mean of one number a run, with its bootstrap interval; NaN is left out."""
+    reached = scores[np.isfinite(scores)]
+    return stats.bootstrap(reached) if len(reached) else NOTHING
+
+
+def by_seed(arm: Arm, scores: np.ndarray) -> dict[int, float]:
+    """Seed -> number, for the runs that have one."""
+    found = zip(arm.seeds, scores, strict=True)
+    return {seed: float(score) for seed, score in found if np.isfinite(score)}

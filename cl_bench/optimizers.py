@@ -27,8 +27,9 @@ class OptimHyper:
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
-    weight_decay: float = 0.0  # 'adamw' only; decoupled, scaled by the step size
+    weight_decay: float = 0.0  # 'adamw': decoupled, scaled by the step size
     optimizer: str = struct.field(pytree_node=False, default="sgd")
+    coupled_decay: bool = struct.field(pytree_node=False, default=False)
 
 
 class Optim(NamedTuple):
@@ -56,7 +57,9 @@ def make(hyper: OptimHyper) -> Optim:
     (Loshchilov & Hutter 2019, Algorithm 2), 'aged_adam' (Adam, step count per
     parameter, so that a replaced unit's bias correction starts anew) and 'adam_gnt'
     (the optimiser of Dohare et al.'s released code: see `_released_step`).
-    Raises ValueError for any other name.
+    With `coupled_decay` (PyTorch's `weight_decay`) weight_decay * theta is added to the
+    gradient of every parameter before the optimiser, so that any method can be run on
+    top of L2. Raises ValueError for any other name, and for a coupled 'adamw'.
     """
     h = hyper
     adam = {"b1": h.beta1, "b2": h.beta2, "eps": h.epsilon}
@@ -72,7 +75,14 @@ def make(hyper: OptimHyper) -> Optim:
     }
     if h.optimizer not in made:
         raise ValueError(f"optimizer {h.optimizer!r} is none of {sorted(made)}")
-    return made[h.optimizer]()
+    if not h.coupled_decay:
+        return made[h.optimizer]()
+    if h.optimizer == "adamw":
+        raise ValueError(
+            "optimizer='adamw' decouples its weight decay: coupled_decay=True goes with "
+            "'adam' and the others"
+        )
+    return _decayed(made[h.optimizer](), h.weight_decay)
 
 
 NAMES = ("sgd", "momentum", "adam", "adamw", "aged_adam", "adam_gnt")
@@ -96,6 +106,14 @@ def _from_optax(transform: optax.GradientTransformation) -> Optim:
         )
 
     return Optim(transform.init, transform.update, reset)
+
+
+def _decayed(base: Optim, weight_decay: Array | float) -> Optim:
+    def update(grads, state, params):
+        grads = jax.tree.map(lambda g, p: g + weight_decay * p, grads, params)
+        return base.update(grads, state, params)
+
+    return Optim(base.init, update, base.reset)
 
 
 def _adam_step(h: OptimHyper, count: Array, m: Array, v: Array) -> Array:

@@ -74,6 +74,24 @@ def test_l2_decays_biases_too_and_through_the_moments(name):
     compare(l2.make(NET, tiny.SPEC, hyper), tiny.batches(STEPS), init, move)
 
 
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
+def test_coupled_decay_is_l2_under_any_method(name):
+    decay = {"coupled_decay": True, "weight_decay": 0.1, "momentum": 0.8}
+    hyper = backprop.Hyper(**HYPER, optimizer=name, **decay)
+    init, update = optimizer_of(name)
+
+    def move(i, params, grads, state):
+        return update(params, oracle.coupled_l2(params, grads, 0.1), state)
+
+    compare(backprop.make(NET, tiny.SPEC, hyper), tiny.batches(STEPS), init, move)
+
+
+def test_coupled_decay_and_adamw_exclude_each_other():
+    hyper = backprop.Hyper(optimizer="adamw", coupled_decay=True)
+    with pytest.raises(ValueError, match="goes with 'adam'"):
+        backprop.make(NET, tiny.SPEC, hyper)
+
+
 def drawn(make, at):
     """What a method draws from stream `at` of its key, stacked over the steps."""
     counts = np.arange(STEPS, dtype=np.int32)

@@ -106,7 +106,9 @@ def _affine(scale: str, train_x: Callable[[], Array]) -> tuple[float, float]:
         return 1 / 255, 0.0
     if scale == "minus_one_one":
         return 2 / 255, -1.0
-    counts = np.bincount(np.asarray(train_x()).ravel(), minlength=256)
+    pixels, counts = np.asarray(train_x()), np.zeros(256, np.int64)
+    for part in np.array_split(pixels, len(pixels) // 4096 + 1):
+        counts += np.bincount(part.ravel(), minlength=256)  # copies the part to int64
     values = np.arange(256)
     mean = np.average(values, weights=counts)
     std = np.sqrt(np.average((values - mean) ** 2, weights=counts))

@@ -1,0 +1,238 @@
+"""Random and permuted labels, and the epochs that several streams walk in."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cl_bench.registry import UnknownNameError
+from cl_bench.streams import _epochs, label_permuted, random_label
+
+IMAGES: dict[str, Any] = {"size": 3, "classes": 4, "train": 24, "test": 8}
+TINY: dict[str, Any] = {
+    "dataset": "synthetic",
+    "dataset_options": IMAGES,
+    "num_tasks": 3,
+}
+
+
+def _random(**options):
+    small: dict[str, Any] = {"examples": 12, "epochs": 2, "batch_size": 4}
+    return random_label.make(**{**TINY, **small, **options})
+
+
+def _permuted(**options):
+    small: dict[str, Any] = {"steps_per_task": 6, "batch_size": 4}
+    return label_permuted.make(**{**TINY, **small, **options})
+
+
+def _starts(stream, tasks, seed=0):
+    """Task states, leaves [tasks, ...]."""
+    data = jax.tree.map(jnp.asarray, stream.load())
+    start = lambda task: stream.start(data, jax.random.key(seed), task)
+    return data, jax.jit(jax.vmap(start))(jnp.arange(tasks, dtype=jnp.int32))
+
+
+def _one(states, task):
+    return jax.tree.map(lambda leaf: leaf[task], states)
+
+
+def _walk(stream, data, state, steps):
+    return jax.jit(jax.vmap(lambda i: stream.batch(data, state, i)))(jnp.arange(steps))
+
+
+def _chi_squared(counts):
+    expected = counts.sum() / counts.size
+    return np.sum((counts - expected) ** 2 / expected)
+
+
+# ---- epochs
+
+
+@pytest.mark.parametrize(("epochs", "count"), [(1, 1), (3, 2), (5, 33), (2, 1200)])
+def test_every_epoch_is_an_order_of_its_own(epochs, count):
+    orders = _epochs.epoch_orders(jax.random.key(0), epochs, count)
+    chex.assert_shape(orders, (epochs, count))
+    chex.assert_type(orders, jnp.int32)
+    expected = np.tile(np.arange(count), (epochs, 1))
+    chex.assert_trees_all_equal(np.sort(orders, axis=1), expected.astype(np.int32))
+    if count > 10:
+        assert len({row.tobytes() for row in np.asarray(orders)}) == epochs
+
+
+def test_orders_are_uniform_and_independent():
+    orders = np.asarray(_epochs.epoch_orders(jax.random.key(5), 24_000, 4))
+    code = orders @ np.array([64, 16, 4, 1])
+    counts = np.unique(code, return_counts=True)[1]
+    assert len(counts) == 24 and _chi_squared(counts) < 49.7  # 23 degrees, p = 0.001
+    first = np.zeros((4, 4))
+    np.add.at(first, (orders[:-1, 0], orders[1:, 0]), 1)  # an epoch and the next
+    assert _chi_squared(first) < 37.7  # 15 degrees of freedom, p = 0.001
+
+
+def test_a_walk_drops_the_rest_of_an_epoch_and_starts_again_after_the_last():
+    orders = _epochs.epoch_orders(jax.random.key(1), 2, 7)
+    walked = [_epochs.epoch_rows(orders, jnp.int32(i), 3) for i in range(5)]
+    expected = [orders[0, :3], orders[0, 3:6], orders[1, :3], orders[1, 3:6]]
+    chex.assert_trees_all_equal(walked, [*expected, orders[0, :3]])
+
+
+def test_epochs_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="epochs=0 of 3 rows"):
+        _epochs.epoch_orders(jax.random.key(0), 0, 3)
+    with pytest.raises(ValueError, match="batch_size=4 is not between 1 and 3"):
+        _epochs.epoch_rows(jnp.zeros((1, 3), jnp.int32), jnp.int32(0), 4)
+
+
+# ---- random labels
+
+
+@pytest.mark.parametrize("flatten", [True, False])
+def test_an_epoch_shows_each_image_once_with_its_label_of_the_task(flatten):
+    stream = _random(flatten=flatten, scale="zero_one")
+    data, states = _starts(stream, 3)
+    state = _one(states, 2)
+    batches = _walk(stream, data, state, stream.spec.steps_per_task)
+    chex.assert_shape(batches.x, (6, 4, 9) if flatten else (6, 4, 3, 3, 1))
+    pixels = np.round(np.asarray(batches.x) * 255).astype(np.uint8).reshape(24, 9)
+    row = {bytes(x): n for n, x in enumerate(np.asarray(data.train_x))}
+    rows = np.array([row[bytes(x)] for x in pixels])
+    for epoch in rows.reshape(2, 12):
+        assert sorted(epoch) == list(range(12))
+    assert rows[:12].tolist() != rows[12:].tolist()
+    assert np.asarray(batches.y).ravel().tolist() == state.labels[rows].tolist()
+    chex.assert_trees_all_equal(batches.task, jnp.full((6, 4), 2))
+
+
+def test_shuffled_labels_keep_the_classes_as_frequent_as_they_are():
+    data, states = _starts(_random(), 40)
+    true = np.sort(data.train_y)
+    for labels in np.asarray(states.labels):
+        chex.assert_trees_all_equal(np.sort(labels), true)
+    assert len({labels.tobytes() for labels in np.asarray(states.labels)}) == 40
+
+
+def test_shuffled_labels_say_nothing_about_the_images():
+    data, states = _starts(_random(), 1000)
+    y, labels = np.asarray(data.train_y), np.asarray(states.labels)
+    share = np.mean(labels == y)
+    expected = np.sum((np.bincount(y) / len(y)) ** 2)
+    assert abs(share - expected) < 0.015  # over 4 standard errors of 12,000 labels
+
+
+def test_uniform_labels_are_uniform_and_independent():
+    states = _starts(_random(labels="uniform"), 1000)[1]
+    labels = np.asarray(states.labels)
+    assert _chi_squared(np.bincount(labels.ravel(), minlength=4)) < 16.3  # 3, p = 0.001
+    assert len({np.sort(row).tobytes() for row in labels}) > 20  # not one marginal
+
+
+def test_the_images_are_the_first_of_the_training_part_for_every_seed():
+    stream = _random()
+    whole = _permuted().load()
+    chex.assert_trees_all_equal(stream.load().train_x, whole.train_x[:12])
+
+
+def test_random_labels_have_no_held_out_examples():
+    stream = _random()
+    data, states = _starts(stream, 1)
+    for split in ("fit", "tune", "test"):
+        with pytest.raises(ValueError, match=f"no '{split}' examples"):
+            stream.held_out(data, _one(states, 0), split, jnp.int32(0), jnp.int32(0))
+
+
+def test_the_spec_is_that_of_random_label_mnist():
+    spec = random_label.make().spec
+    assert (spec.num_tasks, spec.steps_per_task, spec.batch_size) == (50, 30_000, 16)
+    assert spec.examples_per_task == 1200 and spec.scenario == "online"
+
+
+# ---- permuted labels
+
+
+def test_a_task_renames_the_classes():
+    stream = _permuted(scale="zero_one")
+    data, states = _starts(stream, 3)
+    state = _one(states, 1)
+    batches = _walk(stream, data, state, 6)  # one pass of 24 examples
+    order = np.asarray(state.order)
+    assert sorted(order) == list(range(24))
+    expected = np.asarray(data.train_x)[order].reshape(6, 4, 9) / np.float32(255)
+    chex.assert_trees_all_close(batches.x, expected, atol=1e-6)
+    true = np.asarray(data.train_y)[order]
+    renamed = np.asarray(state.labels)[true]
+    assert np.asarray(batches.y).ravel().tolist() == renamed.tolist()
+    assert len(set(zip(true.tolist(), renamed.tolist(), strict=True))) == 4  # bijection
+
+
+def test_label_permutations_are_uniform_and_new_in_every_task():
+    states = _starts(_permuted(num_tasks=4800), 4800)[1]
+    labels = np.asarray(states.labels)
+    assert (np.sort(labels, axis=1) == np.arange(4)).all()
+    counts = np.unique(labels @ np.array([64, 16, 4, 1]), return_counts=True)[1]
+    assert len(counts) == 24 and _chi_squared(counts) < 49.7  # 23 degrees, p = 0.001
+    again = np.mean((labels[:-1] == labels[1:]).all(axis=1))
+    assert again < 0.06  # by chance 1 / 24
+
+
+def test_held_out_examples_have_the_labels_of_the_task():
+    stream = _permuted(fit_examples=4, held_out_batch=6)
+    data, states = _starts(stream, 2)
+    state = _one(states, 1)
+    for split, y in (("test", data.test_y), ("fit", data.train_y[20:])):
+        parts = [
+            stream.held_out(data, state, split, jnp.int32(0), jnp.int32(i))
+            for i in range(2)
+        ]
+        seen = np.concatenate([np.asarray(b.y)[b.weight > 0] for b in parts])
+        assert seen.tolist() == np.asarray(state.labels)[np.asarray(y)].tolist()
+    with pytest.raises(ValueError, match="tune_examples=N"):
+        stream.held_out(data, state, "tune", jnp.int32(0), jnp.int32(0))
+
+
+def test_the_length_in_steps_gives_the_tasks():
+    spec = label_permuted.make(batch_size=1).spec
+    assert (spec.num_tasks, spec.steps_per_task) == (400, 2500)
+    assert _permuted(num_tasks=None, total_steps=25).spec.num_tasks == 4
+    assert _permuted(num_tasks=None, total_steps=6).spec.num_tasks == 1
+    assert _permuted(flatten=False).spec.input_shape == (3, 3, 1)
+
+
+# ---- both
+
+
+@pytest.mark.parametrize("make", [_random, _permuted])
+def test_the_seed_and_the_task_decide_everything(make):
+    stream = make()
+    states = _starts(stream, 3, seed=1)[1]
+    chex.assert_trees_all_equal(states, _starts(make(), 3, seed=1)[1])
+    other = _starts(stream, 3, seed=2)[1]
+    walk = "orders" if make is _random else "order"
+    assert not np.array_equal(getattr(states, walk), getattr(other, walk))
+    assert not np.array_equal(states.labels, other.labels)
+    assert not np.array_equal(getattr(states, walk)[0], getattr(states, walk)[1])
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "error", "message"),
+    [
+        (_random, {"labels": "uniforn"}, UnknownNameError, "mean 'uniform'"),
+        (_random, {"epochs": 0}, ValueError, "epochs=0"),
+        (_random, {"batch_size": 13}, ValueError, "batch_size=13.*examples=12"),
+        (_random, {"examples": 25}, ValueError, "has 24 training examples"),
+        (_random, {"offers": ("validation",)}, ValueError, "cannot offer 'validation'"),
+        (_random, {"steps_per_segment": 4}, ValueError, "nearest that does is 3"),
+        (_permuted, {"num_tasks": None, "total_steps": 5}, ValueError,
+         "period, is longer than the stream of total_steps=5.*at most 2"),
+        (_permuted, {"steps_per_task": 0, "num_tasks": None}, ValueError, "=0"),
+        (_permuted, {"num_tasks": 0}, ValueError, "num_tasks=0"),
+        (_permuted, {"fit_examples": 24}, ValueError, "leave 0"),
+        (_permuted, {"offers": ("validation",)}, ValueError, "fit_examples=N"),
+    ],
+)  # fmt: skip
+def test_bad_options_name_what_works(make, options, error, message):
+    with pytest.raises(error, match=message):
+        make(**options)

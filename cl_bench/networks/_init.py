@@ -10,6 +10,14 @@ GAINS = {
     "elu": math.sqrt(2.0),  # the reference treats ELU and swish as ReLU
     "swish": math.sqrt(2.0),
     "linear": 1.0,
+    # Two features a unit, of fan_in 2 U: E relu(z)^2 + E relu(-z)^2 = E z^2 of the U
+    # pre-activations, sin^2 + cos^2 = 1; sqrt(2) keeps, or gives, unit variance.
+    "crelu": math.sqrt(2.0),
+    "fourier": math.sqrt(2.0),
+    # As the function is at the start: slope 1/4, and AdaLin's added term 0.
+    "prelu": math.sqrt(2.0 / (1.0 + 0.25**2)),
+    "adalin_relu": math.sqrt(2.0),
+    "adalin_tanh": 5.0 / 3.0,
 }
 INITS = ("kaiming", "lecun", "xavier", "pytorch")
 

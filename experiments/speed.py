@@ -44,6 +44,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "l2": {"name": "l2"},
     "shrink_perturb pooled": {"name": "shrink_perturb", "noise": "pooled"},
     "shrink_perturb exact": {"name": "shrink_perturb"},
+    "redo": {"name": "redo"},
+    "snr": {"name": "snr"},
+    "upgd pooled": {"name": "upgd", "noise": "pooled"},
 }
 SLOW_STEPS = 50_000  # lane-steps in a first guess at a row's length, at width 100
 

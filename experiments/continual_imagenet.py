@@ -1,0 +1,116 @@
+"""Continual ImageNet: does a convolutional network keep learning pairs of classes?
+
+Protocol (Dohare et al., Nature 632 (2024) 768-774 and their released code): each task
+tells two classes apart, 600 training and 100 test images of each, 32 x 32 pixels; 250
+epochs of batches of 100, reshuffled; the head is set to 0 when a task starts, for every
+method; SGD with momentum 0.9; the number is the test accuracy after the last epoch.
+`small` is the version of Kumar, Marklund and Van Roy (CoLLAs 2024): 10 epochs, two
+convolutions of 16 channels and two dense layers of 100, no head reset, plain SGD.
+
+    python -m cl_bench.main --config=experiments/continual_imagenet.py:MODE,ARMS \\
+        --workdir=results/continual_imagenet
+    MODE  smoke   seconds: 3 tasks of 2 epochs
+          small   500 tasks, a laptop
+          full    2,000 tasks of 250 epochs (5,000: --config.stream.num_tasks=5000), a GPU
+    ARMS  main    backprop, l2, shrink and perturb, continual backprop (the default)
+          steps   backprop at three step sizes
+          l2      l2 at four strengths
+          cbp     continual backprop at four replacement rates
+
+Departures: the set is `imagenet_resized/32x32` of TFDS (the authors' own 32 x 32 images
+and their normalisation are not public), here with 500 + 50 images a class where it holds
+no more; the classes are shuffled anew on each sweep through them.
+
+MEASURED
+"""
+
+from typing import Any
+
+from cl_bench import config
+
+MODES = ("smoke", "small", "full")
+ARMS = ("main", "steps", "l2", "cbp")
+
+
+def get_config(arg: str = ""):
+    """The benchmark in one of `MODES`, with one of `ARMS`."""
+    first, _, second = arg.partition(",")
+    mode = config.mode(first, MODES, "small")
+    arms = config.mode(second, ARMS, "main")
+    kumar = mode != "full"
+    size: dict[str, Any] = {"num_tasks": 2_000, "epochs": 250}
+    if kumar:
+        size = {"num_tasks": 500 if mode == "small" else 3}
+        size |= {"epochs": 10 if mode == "small" else 2, "reset_head": False}
+    # The 100-class subset holds 500 + 50; with all of ImageNet take 600 + 100.
+    images = {"train_per_class": 500, "test_per_class": 50}
+    return config.study(
+        name=f"continual_imagenet-{mode}-{arms}",
+        benchmark=f"continual_imagenet-{mode}",
+        stream={
+            "name": "class_pairs",
+            "dataset": "imagenet_resized/32x32",
+            **images,
+            **size,
+        },
+        network=_network(kumar),
+        method={"name": "backprop", **_plain(kumar)},
+        metrics=(
+            "online_accuracy",
+            "test_accuracy",
+            "dead_units",
+            "weight_magnitude",
+            "effective_rank",
+        ),
+        seeds={"smoke": 1, "small": 2, "full": 30}[mode],
+        execution={"lanes": "auto" if mode == "full" else "map"},
+    )
+
+
+def _network(kumar: bool) -> dict[str, Any]:
+    if not kumar:
+        return {"name": "cnn"}
+    conv = {"channels": (16, 16), "kernels": (5, 5), "dense": (100, 100)}
+    return {"name": "cnn", **conv, "init": "pytorch"}
+
+
+def _plain(kumar: bool) -> dict[str, Any]:
+    return (
+        {"step_size": 0.1}
+        if kumar
+        else {"step_size": 0.01, "optimizer": "momentum", "momentum": 0.9}
+    )
+
+
+def sweep(add, config):
+    """The arms that the study's name ends in."""
+    _, mode, arms = config.study.split("-")
+    kumar = mode != "full"
+    base = _plain(kumar)
+    step = base["step_size"]
+    if arms == "steps":
+        steps = [0.1, 0.01, 0.001] if kumar else [0.01, 0.001, 0.0001]
+        add("backprop", method={**base, "step_size": steps})
+    elif arms == "l2":
+        values = [1e-2, 1e-3, 1e-4, 1e-5]
+        add("l2", method={"name": "l2", **base, "strength": values})
+    elif arms == "cbp":
+        rates = [1e-2, 1e-3, 1e-4, 1e-5]
+        cbp = {"name": "continual_backprop", **base, "count": "total"}
+        add("continual_backprop", method={**cbp, "replacement_rate": rates})
+    else:
+        _main(add, kumar, base, step)
+
+
+def _main(add, kumar: bool, base: dict[str, Any], step: float) -> None:
+    """Best settings: Kumar et al. table 4 (SGD), or the configs of Dohare et al."""
+    add("backprop", method=base)
+    l2 = {"strength": 1e-3} if kumar else {"strength": 3e-6, "step_size": 0.03}
+    add("l2", method={"name": "l2", **base, **l2})
+    shrink = {"shrink": 1e-4, "noise_std": 1e-4, "variant": "kumar"}
+    if not kumar:
+        shrink = {"shrink": 1e-5, "noise_std": 1e-5}
+    add("shrink_perturb", method={"name": "shrink_perturb", **base, **shrink})
+    rate = 1e-3 if kumar else 3e-4
+    cbp = {"replacement_rate": rate, "count": "total", "step_size": step}
+    add("continual_backprop", method={"name": "continual_backprop", **base, **cbp})

@@ -1,0 +1,113 @@
+"""UPGD's streams: does protecting useful weights keep a network learning?
+
+Protocol (Elsayed and Mahmood, ICLR 2024, and their released code): batch size 1, inputs
+in [-1, 1], PyTorch's default initialisation, no boundary signal; the number is the
+accuracy of the prediction before each update. Settings of every arm are the paper's
+best; `ema input` is a control: plain SGD behind an online standardisation of the
+inputs, which knows nothing of plasticity.
+
+    python -m cl_bench.main --config=experiments/upgd_streams.py:STREAM \\
+        --workdir=results/upgd
+    STREAM  ipm       input-permuted MNIST, a change every 5,000 of 1 M steps
+            lp_cifar  label-permuted CIFAR-10, a change every 2,500 of 1 M steps
+            lp_emnist label-permuted EMNIST (balanced), likewise; needs that data set
+            smoke     ipm, 3 tasks of 200 steps
+
+MEASURED
+"""
+
+from typing import Any
+
+from cl_bench import config
+
+STREAMS = ("ipm", "lp_cifar", "lp_emnist", "smoke")
+POOLED = {"noise": "pooled"}
+
+
+def get_config(arg: str = ""):
+    """One of `STREAMS`."""
+    which = config.mode(arg, STREAMS, "ipm")
+    return config.study(
+        name=f"upgd-{which}",
+        benchmark=f"upgd-{which}",
+        stream=_stream(which),
+        network=_network(which),
+        method={"name": "backprop", "step_size": 1e-3},
+        metrics=("online_accuracy", "dead_units", "weight_magnitude"),
+        seeds=2 if which == "smoke" else 5,
+        execution={"lanes": "map"},
+    )
+
+
+def _stream(which: str) -> dict[str, Any]:
+    if which in ("ipm", "smoke"):
+        size = {"ipm": (200, 5_000), "smoke": (3, 200)}[which]
+        name, dataset = {"name": "permuted"}, "mnist"
+    else:
+        size, name = (400, 2_500), {"name": "label_permuted"}
+        name |= {"flatten": which == "lp_emnist"}
+        dataset = {"lp_cifar": "cifar10", "lp_emnist": "emnist/balanced"}[which]
+    period = {"num_tasks": size[0], "steps_per_task": size[1]}
+    return {**name, "dataset": dataset, "scale": "minus_one_one", **period}
+
+
+def _network(which: str) -> dict[str, Any]:
+    if which != "lp_cifar":
+        return {"name": "mlp", "widths": (300, 150), "init": "pytorch"}
+    # The released network has no activation between its convolutions.
+    conv = {"channels": (6, 16), "kernels": (5, 5), "conv_activation": "linear"}
+    return {"name": "cnn", **conv, "dense": (120, 84), "init": "pytorch"}
+
+
+def sweep(add, config):
+    """The arms at the paper's best settings for the stream."""
+    which = config.study.split("-")[1]
+    if which in ("ipm", "smoke"):
+        _input_permuted(add)
+    else:
+        _label_permuted(add, which)
+
+
+def _input_permuted(add) -> None:
+    def upgd(**hyper):
+        return {"name": "upgd", "noise_std": 0.1, "shrink": 0.01, **POOLED, **hyper}
+
+    add("backprop", method={"step_size": 1e-3})
+    add("upgd", method=upgd(step_size=0.01, beta_utility=0.9999))
+    plain = upgd(step_size=1e-3, beta_utility=0.9, protect=False)
+    add("upgd, not protecting", method=plain)
+    noise = {"noise_std": 0.1, **POOLED, "step_size": 1e-3}
+    add("noise_injection", method={"name": "noise_injection", **noise})
+    shrink = {"name": "shrink_perturb", "variant": "upgd", "shrink": 0.01}
+    add("shrink_perturb", method={**shrink, **noise})
+    add("l2", method={"name": "l2", "strength": 1e-3, "step_size": 1e-3})
+    adamw = {"optimizer": "adamw", "step_size": 1e-4, "beta1": 0.0, "beta2": 0.99}
+    add("adamw", method={**adamw, "weight_decay": 0.0})
+    cbp = {"name": "continual_backprop", "replacement_rate": 1e-4}
+    add("continual_backprop", method={**cbp, "step_size": 1e-3})
+    add("continual_backprop, adamw", method={**cbp, **adamw})
+    control = {"input_norm": "ema", "input_decay": 0.99}
+    add("backprop, ema input", method={"step_size": 1e-3}, network=control)
+    add("upgd, ema input", method=upgd(step_size=0.01), network=control)
+
+
+def _label_permuted(add, which: str) -> None:
+    cifar = which == "lp_cifar"
+    upgd = {"step_size": 0.01, "beta_utility": 0.999 if cifar else 0.9, **POOLED}
+    upgd |= {"noise_std": 0.0, "shrink": 1e-4} if cifar else {
+        "noise_std": 1e-3, "shrink": 0.0,
+    }  # fmt: skip
+    adamw = {"optimizer": "adamw", "beta1": 0.0, "beta2": 0.9999}
+    adamw |= {"step_size": 1e-3, "weight_decay": 0.01} if cifar else {
+        "step_size": 1e-4, "weight_decay": 0.1,
+    }  # fmt: skip
+    add("backprop", method={"step_size": 0.01})
+    add("upgd", method={"name": "upgd", **upgd})
+    strength = 1e-3 if cifar else 1e-4
+    add("l2", method={"name": "l2", "strength": strength, "step_size": 0.01})
+    shrink = {"name": "shrink_perturb", "variant": "upgd", "shrink": 0.01}
+    noise = {"noise_std": 1e-3, **POOLED, "step_size": 0.01}
+    add("shrink_perturb", method={**shrink, **noise})
+    add("adamw", method=adamw)
+    cbp = {"name": "continual_backprop", "replacement_rate": 1e-4}
+    add("continual_backprop", method={**cbp, "step_size": 0.01})

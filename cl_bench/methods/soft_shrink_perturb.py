@@ -1,0 +1,42 @@
+"""Soft shrink and perturb: every step a little of a fresh network."""
+
+import jax
+from flax import struct
+
+from cl_bench import optimizers
+from cl_bench.methods._compose import compose
+from cl_bench.types import Method, NetTransform, Network, StreamSpec
+
+REFERENCE = (
+    "Juliani and Ash, NeurIPS 2024 (arXiv 2405.19153); written from a secondary "
+    "description"
+)
+NEEDS: frozenset[str] = frozenset()
+NEUTRAL = {"shrink": 0.0}
+
+
+@struct.dataclass
+class Hyper(optimizers.OptimHyper):
+    """The paper's s = 1e-6 at every step."""
+
+    shrink: float = 1e-6
+
+
+def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
+    """theta <- (1 - s) theta + s theta_fresh after each optimiser step, s = `shrink`.
+
+    theta_fresh is drawn anew at every step from the network's own initialiser, which
+    costs many times a step of batch 1.
+    """
+
+    def update(key, clock, signals, state, own):
+        del clock, signals
+        params = jax.tree.map(
+            lambda p, q: (1.0 - hyper.shrink) * p + hyper.shrink * q,
+            state.params,
+            net.init(key).params,
+        )
+        return state._replace(params=params), own, None
+
+    transform = NetTransform(lambda state: (), update)
+    return compose(net, spec, optimizers.make(hyper), transforms=(transform,))

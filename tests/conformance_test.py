@@ -30,6 +30,11 @@ METHODS: dict[str, dict[str, Any]] = {  # settings under which a method does som
     "continual_backprop": {"replacement_rate": 0.1, "maturity_threshold": 5},
     "shrink_perturb": {"shrink": 0.01, "noise_std": 0.01},
     "l2": {"strength": 0.01},
+    "redo": {"threshold": 0.5, "period": 5},
+    "grama": {"threshold": 0.5, "period": 5},
+    "snr": {"min_threshold": 4.0, "max_threshold": 16, "period": 20},
+    "last_layers_reset": {"period": 7},
+    "hare_tortoise": {"momentum": 0.9, "period": 1},
 }
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("backprop", {"optimizer": "adamw", "weight_decay": 0.1}),
@@ -43,10 +48,50 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
             "max_replaced": 2, "replacement_rate": 0.1, "maturity_threshold": 5,
         },
     ),
+    (
+        "redo",
+        {
+            "statistics": "average", "source": "initial", "optimizer": "adam",
+            "threshold": 0.5, "period": 5,
+        },
+    ),
+    ("grama", {"optimizer": "adam", "threshold": 0.5, "period": 5}),
+    (
+        "snr",
+        {
+            "optimizer": "aged_adam", "moment_reset": "moments+count",
+            "min_threshold": 4.0, "max_threshold": 16, "period": 20,
+        },
+    ),
+    ("last_layers_reset", {"optimizer": "adam", "layers": 2, "period": 7}),
+    ("hare_tortoise", {"momentum": 0.9, "period": 1, "evaluate": "tortoise"}),
 ]  # fmt: skip
 STREAMS: dict[str, dict[str, Any]] = {
     "permuted": SMALL_STREAM,
     "stationary": SMALL_STREAM,
+    "class_pairs": SMALL_STREAM | {
+        "epochs": 2, "train_per_class": 5, "test_per_class": 2, "fit_per_class": 2,
+        "tune_per_class": 1, "offers": ("boundaries", "validation"),
+    },
+    "random_label": SMALL_STREAM | {"epochs": 2, "examples": 12},
+    "label_permuted": SMALL_STREAM | {"steps_per_task": 6, "fit_examples": 4},
+    "bit_flipping": {"num_tasks": 4, "steps_per_task": 40, "batch_size": 4},
+    "five_plus_one": SMALL_STREAM | {
+        "hard_classes": 1, "easy_classes": 1, "steps_per_task": 6,
+        "train_per_class": None,
+    },
+    "class_incremental": SMALL_STREAM | {
+        "classes_per_task": 1, "epochs": 2, "fit_per_class": 2, "crop_padding": 2,
+    },
+    "warm_start": SMALL_STREAM | {
+        "preset": "hare_tortoise", "chunks": (0.3, 0.3, 0.4),
+        "label_noise": (0.5, 0.2, 0.0), "epochs": 2, "fit_examples": 4,
+    },
+}  # fmt: skip
+IMAGE_SPEC = testing.tiny_stream().spec._replace(input_shape=(6, 6, 1))
+NETWORKS: dict[str, dict[str, Any]] = {  # those that need images or are large
+    "cnn": {"spec": IMAGE_SPEC, "channels": (4,), "kernels": (3,), "dense": (5,)},
+    "resnet18": {"spec": IMAGE_SPEC, "width": 2},
 }
 FIXTURES = {
     "streams": ("bit_flipping", "class_incremental", "unequal_tasks"),
@@ -60,13 +105,14 @@ FIXTURES = {
 
 def load(kind, name):
     """A built-in component, or a fixture as a user's own: by its dotted path."""
-    if name in FIXTURES.get(kind, ()):
+    if name in FIXTURES.get(kind, ()) and name not in registry.names(kind):
         name = f"tests.fixtures.{name}"
     return registry.load(kind, name)
 
 
 def all_of(kind):
-    return (*registry.names(kind), *FIXTURES.get(kind, ()))
+    fixtures = (f"tests.fixtures.{name}" for name in FIXTURES.get(kind, ()))
+    return (*registry.names(kind), *fixtures)  # a fixture may share a built-in's name
 
 
 @pytest.mark.parametrize("name", all_of("streams"))
@@ -82,7 +128,7 @@ def test_a_stream_that_keeps_examples_back():
 
 @pytest.mark.parametrize("name", all_of("networks"))
 def test_network(name):
-    testing.check_network(load("networks", name))
+    testing.check_network(load("networks", name), **NETWORKS.get(name, {}))
 
 
 @pytest.mark.parametrize("init", ["lecun", "pytorch"])

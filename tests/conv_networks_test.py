@@ -1,0 +1,341 @@
+"""Convolutional networks: against numpy, the papers' sizes, resets, and learning."""
+
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cl_bench import testing, units
+from cl_bench.methods import _surgery, continual_backprop
+from cl_bench.networks import _activations, _conv, cnn, resnet18
+from cl_bench.types import Batch
+from tests import tiny
+from tests.reference import conv as oracle
+
+close = chex.assert_trees_all_close
+SMALL = {"channels": (3, 4), "kernels": (3, 2), "dense": (5,)}
+SPEC = tiny.SPEC._replace(input_shape=(10, 9, 2))
+RES_SPEC = tiny.SPEC._replace(input_shape=(5, 5, 2))
+
+
+def images(spec, count=4, seed=0):
+    shape = (count, *spec.input_shape)
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def small_cnn(**options):
+    net = cnn.make(SPEC, **{**SMALL, **options})
+    return net, net.init(tiny.KEY)
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    """A residual network of 2 to 16 channels whose norms are not at their start."""
+    net = resnet18.make(RES_SPEC, width=2)
+    state = net.init(tiny.KEY)
+    keys = iter(jax.random.split(tiny.KEY, 200))
+    moved = jax.tree.map(
+        lambda p: p + 0.1 * jax.random.normal(next(keys), p.shape), state.params
+    )
+    return net, state._replace(params=moved)
+
+
+# ---- convolution and max-pool
+
+
+@pytest.mark.parametrize("kind", _conv.CONVS)
+@pytest.mark.parametrize(
+    ("side", "stride", "padding"), [(5, 1, 0), (3, 1, 1), (3, 2, 1), (1, 2, 0)]
+)
+def test_convolution_as_numpy(kind, side, stride, padding):
+    rng = np.random.default_rng(side)
+    x = rng.normal(size=(2, 7, 8, 3)).astype(np.float32)
+    kernel = rng.normal(size=(side, side, 3, 4)).astype(np.float32)
+    found = _conv.conv(kind, x, kernel, stride=stride, padding=padding)
+    close(found, np.float32(oracle.conv(x, kernel, stride, padding)), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", _conv.CONVS)
+def test_gradient_of_the_convolution_by_differences(kind):
+    """A convolution is linear in both arguments: the difference is exact."""
+    rng = np.random.default_rng(0)
+    x, dx = (rng.normal(size=(2, 6, 7, 3)).astype(np.float32) for _ in range(2))
+    k, dk = (rng.normal(size=(3, 3, 3, 2)).astype(np.float32) for _ in range(2))
+    seen = rng.normal(size=oracle.conv(x, k, 2, 1).shape)
+
+    def loss(x, k):
+        return jnp.sum(_conv.conv(kind, x, k, stride=2, padding=1) * np.float32(seen))
+
+    by_x, by_k = jax.grad(loss, (0, 1))(x, k)
+    expected_x = np.sum(oracle.conv(dx, k, 2, 1) * seen)
+    expected_k = np.sum(oracle.conv(x, dk, 2, 1) * seen)
+    np.testing.assert_allclose(np.sum(np.asarray(by_x) * dx), expected_x, rtol=1e-4)
+    np.testing.assert_allclose(np.sum(np.asarray(by_k) * dk), expected_k, rtol=1e-4)
+
+
+def test_lanes_with_their_own_kernels_as_one_after_another():
+    x = images(SPEC, 6).reshape(2, 3, *SPEC.input_shape)
+    kernels = np.random.default_rng(1).normal(size=(2, 3, 3, 2, 4)).astype(np.float32)
+    run = lambda x, k: jax.grad(
+        lambda k: jnp.sum(_conv.conv("patches", x, k) ** 2)
+    )(k)  # fmt: skip
+    together = jax.vmap(run)(x, kernels)
+    alone = jnp.stack([run(x[i], kernels[i]) for i in range(2)])
+    close(together, alone, rtol=1e-4, atol=1e-4)
+    # No grouped convolution, and no other either: products of matrices.
+    assert "conv_general_dilated" not in str(jax.make_jaxpr(jax.vmap(run))(x, kernels))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_max_pool_and_its_gradient_as_numpy(size):
+    x = np.random.default_rng(0).integers(0, 3, (2, 7, 6, 2)).astype(np.float32)
+    expected, gradient = oracle.max_pool(x, size)  # integers: many ties
+    close(_conv.max_pool(x, size), np.float32(expected))
+    found = jax.grad(lambda x: _conv.max_pool(x, size).sum())(x)
+    close(found, np.float32(gradient))
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_max_pool_keeps_nan(at):
+    x = jnp.arange(4.0).at[at].set(jnp.nan).reshape(1, 2, 2, 1)
+    assert jnp.isnan(_conv.max_pool(x, 2)).all()
+
+
+# ---- the CNN
+
+
+@pytest.mark.parametrize("activation", [None, "linear"])
+def test_cnn_as_numpy(activation):
+    net, state = small_cnn(conv_activation=activation)
+    x = images(SPEC)
+    logits, acts, _ = net.apply(state, x.reshape(4, -1), train=True, key=None)
+    expected = oracle.cnn_forward(state.params, x, 2, conv_relu=activation is None)
+    found = {**{k: acts[k] for k in ("c1", "c2", "h1")}, "logits": logits}
+    close(found, jax.tree.map(np.float32, expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "swish"])
+def test_the_pool_is_that_of_the_activations(activation, monkeypatch):
+    """max(phi(z)), which the network computes as phi(z) at a maximum of phi(z)."""
+    net, state = small_cnn(activation=activation)
+    x = images(SPEC)
+
+    def loss(params):
+        at = state._replace(params=params)
+        return jnp.sum(net.apply(at, x, train=True, key=None)[0] ** 2)
+
+    first = tiny.quick_jit(jax.value_and_grad(loss))(state.params)
+    pool, phi = _conv.max_pool, _activations.activate
+    monkeypatch.setattr(_conv, "max_pool", lambda z, size, by=None: z)
+    monkeypatch.setattr(
+        _activations, "activate",
+        lambda name, layer, z: phi(name, layer, z) if z.ndim == 2 else pool(
+            phi(name, layer, z), 2),
+    )  # fmt: skip
+    after = tiny.quick_jit(jax.value_and_grad(loss))(state.params)
+    close(first, after, rtol=1e-4, atol=1e-6)
+
+
+def test_two_features_are_pooled_each_and_read_in_the_table_s_order():
+    net, state = small_cnn(activation="crelu")
+    x = images(SPEC)
+    _, acts, _ = net.apply(state, x, train=True, key=None)
+    z = oracle.conv(x, state.params["c1"]["kernel"])
+    z = z + np.asarray(state.params["c1"]["bias"])
+    pair = [oracle.max_pool(np.maximum(s * z, 0), 2)[0] for s in (1, -1)]
+    close(acts["c1"], np.float32(np.stack(pair, 3)), rtol=1e-4, atol=1e-5)
+    assert [u.repeat for u in net.units] == [2, 2 * 1 * 1, 2]
+    # Closing a unit in the activations is closing its rows in the reader.
+    for unit in net.units:
+        mask = jnp.arange(unit.size) == 1
+        gated = net.apply(
+            state, x, train=True, key=None, gates={unit.name: 1.0 - mask}
+        )[0]
+        params = units.set_outgoing(state.params, unit, mask, 0.0)
+        cut = net.apply(state._replace(params=params), x, train=True, key=None)[0]
+        close(gated, cut, rtol=1e-5, atol=1e-6)
+
+
+PAPERS = {  # images, outputs, settings, parameters counted by hand
+    "dohare": (
+        (32, 32, 3), 2, {},
+        (75 * 32 + 32) + (288 * 64 + 64) + (576 * 128 + 128)
+        + (512 * 128 + 128) + (128 * 128 + 128) + (128 * 2 + 2),
+    ),
+    "kumar": (
+        (32, 32, 3), 10,
+        {"channels": (16, 16), "kernels": (5, 5), "dense": (100, 100)},
+        (75 * 16 + 16) + (400 * 16 + 16) + (400 * 100 + 100) + (100 * 100 + 100)
+        + (100 * 10 + 10),
+    ),
+    "upgd": (
+        (32, 32, 3), 10,
+        {"channels": (6, 16), "kernels": (5, 5), "dense": (120, 84),
+         "conv_activation": "linear"},
+        62_006,  # LeNet-5 of the PyTorch tutorial on CIFAR-10
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_parameters_of_the_papers_cnns(paper):
+    shape, outputs, options, expected = PAPERS[paper]
+    spec = SPEC._replace(input_shape=shape, num_outputs=outputs)
+    net = cnn.make(spec, **options)
+    params = jax.eval_shape(net.init, tiny.KEY).params
+    assert sum(p.size for p in jax.tree.leaves(params)) == expected
+    last = net.units[len(options.get("channels", (1, 2, 3))) - 1]
+    assert last.repeat == (4 if paper == "dohare" else 25)
+
+
+def test_cnn_weights_are_drawn_within_pytorch_s_bounds():
+    net = cnn.make(SPEC, channels=(40, 40), kernels=(3, 2), dense=(30,))
+    params = net.init(tiny.KEY).params
+    for name, fan_in in [("c1", 18), ("c2", 160), ("h1", 40), ("head", 30)]:
+        bound = math.sqrt(1 / fan_in)
+        assert 0.9 * bound < jnp.abs(params[name]["kernel"]).max() <= bound
+        assert 0.5 * bound < jnp.abs(params[name]["bias"]).max() <= bound
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: cnn.make(SPEC), "layer c2: a 3 x 3 kernel and a 2 x 2 pool leave"),
+        (lambda: cnn.make(tiny.SPEC), "inputs have shape \\[12\\]; network 'mlp'"),
+        (lambda: cnn.make(SPEC, channels=(3,)), "one of each"),
+        (lambda: cnn.make(SPEC, **SMALL, pool=0), "too small"),
+        (lambda: cnn.make(SPEC, **SMALL, conv="grouped"), "conv 'grouped' is none"),
+        (lambda: cnn.make(SPEC, **SMALL, conv_activation="relu6"), "'relu6' is none"),
+        (lambda: resnet18.make(tiny.SPEC), "resnet18 needs images"),
+        (lambda: resnet18.make(RES_SPEC, width=0), "width 0"),
+        (lambda: resnet18.make(RES_SPEC, norm="group"), "norm 'group' is none"),
+        (
+            lambda: resnet18.make(RES_SPEC._replace(batch_size=1)),
+            "batches of 2 examples or more",
+        ),
+    ],
+)
+def test_settings_that_do_not_work(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"norm": "layer"}, {"norm": "batch"}, {"activation": "adalin_relu"},
+        {"spare_units": 1, "conv": "direct"},
+    ],
+)  # fmt: skip
+def test_cnn_keeps_the_contract_with(options):
+    spec = testing.tiny_stream().spec._replace(input_shape=(6, 6))
+    testing.check_network(cnn, spec, channels=(4,), kernels=(3,), dense=(5,), **options)
+
+
+# ---- the residual network
+
+
+def test_resnet18_as_numpy(narrow):
+    net, state = narrow
+    x = images(RES_SPEC)
+    logits, acts, stats = tiny.quick_jit(
+        lambda s: net.apply(s, x, train=True, key=None)
+    )(state)
+    expected = oracle.resnet18_forward(state.params, x)
+    found = {**{s: acts[s] for s in ("s1", "s2", "s3", "s4")}, "logits": logits}
+    close(found, jax.tree.map(np.float32, expected), rtol=1e-3, atol=1e-4)
+    z = oracle.conv(x, state.params["stem"]["kernel"], 1, 1)
+    mean = (z + np.asarray(state.params["stem"]["bias"])).mean((0, 1, 2))
+    close(stats["stem"]["mean"], np.float32(0.1 * mean), rtol=1e-4, atol=1e-6)
+
+
+def test_parameters_of_resnet18():
+    """11,220,132 of torchvision's CIFAR-100 form, and a bias a convolution channel."""
+    spec = SPEC._replace(input_shape=(32, 32, 3), num_outputs=100)
+    state = jax.eval_shape(resnet18.make(spec).init, tiny.KEY)
+    channels = 64 * 5 + (128 + 256 + 512) * 5
+    total = sum(p.size for p in jax.tree.leaves(state.params))
+    assert total == 11_220_132 + channels == 11_224_932
+    assert len(state.params) == 21 and len(state.stats) == 20
+
+
+def test_an_unread_unit_has_no_influence_whatever_writes_it(narrow):
+    net, state = narrow
+    x = images(RES_SPEC)
+    forward = tiny.quick_jit(lambda s: net.apply(s, x, train=True, key=None)[0])
+    redrawn = net.init(jax.random.key(9)).params
+    for unit in net.units:
+        mask = jnp.arange(unit.size) == 1
+        cut = units.set_outgoing(state.params, unit, mask, 0.0)
+        kernels = {name: redrawn[name]["kernel"] for name in unit.incoming}
+        other = units.set_incoming(cut, unit, mask, kernels, 0.3)
+        logits = forward(state._replace(params=cut))
+        close(logits, forward(state._replace(params=other)), atol=1e-5)
+        seen = units.set_incoming(state.params, unit, mask, kernels, 0.3)
+        moved = forward(state._replace(params=seen)) - forward(state)
+        assert jnp.abs(moved).max() > 1e-4, unit.name  # it had some before
+
+
+def test_a_reset_unit_starts_with_neutral_norm_and_statistics(narrow):
+    net, state = narrow
+    stats = jax.tree.map(lambda s: s + 0.5, state.stats)
+    state = state._replace(stats=stats)
+    masks = {u.name: jnp.zeros(u.size, bool) for u in net.units}
+    masks["s2"] = masks["s2"].at[1].set(True)
+    new = _surgery.reset_units(jax.random.key(1), net, state, masks)
+    for name in ("s2skip", "s2b1c2", "s2b2c2"):
+        leaf = jax.tree.map(lambda p: float(p[..., 1].max()), new.params[name])
+        assert leaf["bias"] == 0.0 and leaf["scale"] == 1.0 and leaf["shift"] == 0.0
+        assert new.stats[name]["mean"][1] == 0.0 and new.stats[name]["var"][1] == 1.0
+        close(new.stats[name]["var"][2:], stats[name]["var"][2:])
+        assert (new.params[name]["kernel"] != state.params[name]["kernel"])[
+            ..., 1
+        ].all()
+    for name in ("s2b2c1", "s3skip", "s3b1c1"):
+        assert (new.params[name]["kernel"][:, :, 1] == 0.0).all()
+        assert (new.params[name]["kernel"][:, :, 0] != 0.0).all()
+
+
+# ---- a method on them
+
+
+@pytest.mark.parametrize("kind", ["cnn", "resnet18"])
+def test_continual_backprop_replaces_units(kind):
+    spec = RES_SPEC if kind == "resnet18" else SPEC
+    net = (
+        resnet18.make(spec, width=2) if kind == "resnet18" else cnn.make(spec, **SMALL)
+    )
+    hyper = continual_backprop.Hyper(
+        step_size=0.01, replacement_rate=0.1, maturity_threshold=3,
+        variant="nature", count="total", max_replaced=2,
+    )  # fmt: skip
+    method = continual_backprop.make(net, spec, hyper)
+    x = np.stack([images(spec, seed=i) for i in range(20)])
+    plain = tiny.batches(20)
+    batches = Batch(x, plain.y, plain.weight, plain.classes, plain.task)
+
+    def step(learner, at):
+        i, batch = at
+        learner, signals = method.step(tiny.step_key(i), tiny.clock(i), batch, learner)
+        age = learner.extra["transform_0"].age
+        return learner, (signals.loss, jnp.sum(age == 0.0))
+
+    start = method.init(tiny.KEY)
+    learner, (losses, replaced) = tiny.quick_jit(
+        lambda s: jax.lax.scan(step, s, (jnp.arange(20), batches))
+    )(start)
+    assert jnp.isfinite(losses).all() and int(replaced.sum()) > 5
+    for leaf in jax.tree.leaves(learner.net):
+        assert jnp.isfinite(leaf).all()
+    # What was replaced last is still near a fresh draw.
+    newest = units.split(net.units, learner.extra["transform_0"].age)
+    fresh = net.init(jax.random.key(3)).params
+    for unit in net.units:
+        mask = newest[unit.name] == 0.0
+        for name in unit.incoming:
+            kernel = jnp.abs(learner.net.params[name]["kernel"])
+            largest = 2.0 * jnp.abs(fresh[name]["kernel"]).max()
+            assert jnp.where(mask, kernel, 0.0).max() <= largest

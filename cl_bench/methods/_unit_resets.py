@@ -41,19 +41,27 @@ def check(hyper: Rules) -> None:
     for field, values in (
         ("statistics", STATISTICS),
         ("source", SOURCES),
-        ("moment_reset", MOMENT_RESETS),
     ):
         if getattr(hyper, field) not in values:
             raise ValueError(
                 f"{field}={getattr(hyper, field)!r} is none of {', '.join(values)}"
             )
-    if hyper.moment_reset == "moments+count" and hyper.optimizer not in AGED:
-        raise ValueError(
-            "moment_reset='moments+count' needs a step count per weight: optimizer "
-            f"{' or '.join(map(repr, AGED))}, not {hyper.optimizer!r}"
-        )
+    check_moment_reset(hyper.moment_reset, hyper.optimizer)
     if hyper.period < 1:
         raise ValueError(f"period={hyper.period}: at least 1 step")
+
+
+def check_moment_reset(moment_reset: str, optimizer: str) -> None:
+    """Raise ValueError for a reset of moments that the optimiser cannot do."""
+    if moment_reset not in MOMENT_RESETS:
+        raise ValueError(
+            f"moment_reset={moment_reset!r} is none of {', '.join(MOMENT_RESETS)}"
+        )
+    if moment_reset == "moments+count" and optimizer not in AGED:
+        raise ValueError(
+            "moment_reset='moments+count' needs a step count per weight: optimizer "
+            f"{' or '.join(map(repr, AGED))}, not {optimizer!r}"
+        )
 
 
 def low_scores(
@@ -117,7 +125,10 @@ def reset_by_score(net: Network, hyper: Rules, score: Score) -> NetTransform:
 def require_hidden_layer(net: Network, method: str) -> None:
     """Raise ValueError for a network without units to reset."""
     if not net.units:
-        raise ValueError(f"{method} needs a hidden layer; the network has none")
+        raise ValueError(
+            f"{method} needs a hidden layer, and the network has none: give it widths, "
+            "such as widths=(100,)"
+        )
 
 
 def mean_magnitude(net: Network, acts: dict[str, Array]) -> dict[str, Array]:

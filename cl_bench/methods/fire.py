@@ -8,6 +8,7 @@ from flax import struct
 from jax import Array
 
 from cl_bench import optimizers
+from cl_bench.methods import _unit_resets
 from cl_bench.methods._compose import compose
 from cl_bench.types import Method, Network, StreamSpec
 
@@ -39,6 +40,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     Convolutions are taken position by position. Biases, the output layer and the
     optimiser's moments stay.
     """
+    _unit_resets.require_hidden_layer(net, "fire")
     check(hyper)
     modules = {name for unit in net.units for name in unit.incoming}
 

@@ -49,8 +49,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
             (slow.params, slow.stats),
             (state.params, state.stats),
         )
-        slow = slow._replace(params=moved[0], stats=moved[1], alive=state.alive)
-        return state, slow, None
+        return state, state._replace(params=moved[0], stats=moved[1]), None
 
     base = compose(
         net,

@@ -6,7 +6,7 @@ from flax import struct
 
 from cl_bench import optimizers
 from cl_bench.methods._compose import compose
-from cl_bench.types import Method, NetTransform, Network, StreamSpec
+from cl_bench.types import Method, NetTransform, Network, PyTree, StreamSpec
 
 REFERENCE = "Nikishin, Schwarzer, D'Oro, Bacon and Courville, ICML 2022 (2205.07802)"
 NEEDS: frozenset[str] = frozenset()
@@ -49,9 +49,9 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         def reset(state):
             fresh = net.init(key)
             drawn = {name: fresh.params[name] for name in names}
-            kept = {name: fresh.stats[name] for name in names if name in fresh.stats}
             return state._replace(
-                params={**state.params, **drawn}, stats={**state.stats, **kept}
+                params={**state.params, **drawn},
+                stats=_replaced(state.stats, fresh.stats, names),
             )
 
         state = jax.lax.cond(due, reset, lambda state: state, state)
@@ -66,3 +66,12 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     return compose(
         net, spec, optim, transforms=(NetTransform(lambda state: (), update),)
     )
+
+
+def _replaced(stats: PyTree, fresh: PyTree, names: tuple[str, ...]) -> PyTree:
+    """The statistics of these modules as at the start, those of the backward pass too."""
+    stats = {**stats, **{name: fresh[name] for name in names if name in fresh}}
+    if "backward" in fresh:
+        backward = _replaced(stats["backward"], fresh["backward"], names)
+        stats = {**stats, "backward": backward}
+    return stats

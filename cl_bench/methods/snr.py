@@ -44,16 +44,12 @@ class State(NamedTuple):
 
 
 def check(hyper: Hyper) -> None:
-    """Raise ValueError for an option that cannot be."""
-    if hyper.moment_reset not in optimizers.MOMENT_RESETS:
-        raise ValueError(
-            f"moment_reset={hyper.moment_reset!r} is none of "
-            f"{', '.join(optimizers.MOMENT_RESETS)}"
-        )
-    if hyper.max_threshold < 1 or (hyper.period is not None and hyper.period < 1):
-        raise ValueError(
-            f"max_threshold={hyper.max_threshold}, period={hyper.period}: at least 1"
-        )
+    """Raise ValueError for an option that does not exist or does not fit another."""
+    _unit_resets.check_moment_reset(hyper.moment_reset, hyper.optimizer)
+    if hyper.max_threshold < 1:
+        raise ValueError(f"max_threshold={hyper.max_threshold}: at least 1 example")
+    if hyper.period is not None and hyper.period < 1:
+        raise ValueError(f"period={hyper.period}: at least 1 step, or None")
 
 
 def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:

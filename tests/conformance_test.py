@@ -35,6 +35,11 @@ METHODS: dict[str, dict[str, Any]] = {  # settings under which a method does som
     "snr": {"min_threshold": 4.0, "max_threshold": 16, "period": 20},
     "last_layers_reset": {"period": 7},
     "hare_tortoise": {"momentum": 0.9, "period": 1},
+    "soft_shrink_perturb": {"shrink": 0.01},
+    "weight_clipping": {"zeta": 0.9},
+}
+METHOD_NETWORKS: dict[str, dict[str, Any]] = {  # what a method needs of its network
+    "nap": {"norm": "layer", "spare_units": 2},
 }
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("backprop", {"optimizer": "adamw", "weight_decay": 0.1}),
@@ -64,6 +69,10 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
         },
     ),
     ("last_layers_reset", {"optimizer": "adam", "layers": 2, "period": 7}),
+    ("l2_init", {"norm": "l1", "strength": 0.001, "affine": True}),
+    ("l2_init", {"convention": "code", "optimizer": "adam"}),
+    ("upgd", {"scope": "local", "ada": True, "noise": "pooled", "step_size": 0.001}),
+    ("trac", {"optimizer": "sgd"}),
     ("hare_tortoise", {"momentum": 0.9, "period": 1, "evaluate": "tortoise"}),
 ]  # fmt: skip
 STREAMS: dict[str, dict[str, Any]] = {
@@ -144,7 +153,11 @@ def test_network_without_hidden_layers_for_a_regression():
 @pytest.mark.parametrize("name", all_of("methods"))
 def test_method(name):
     module = load("methods", name)
-    testing.check_method(module, hyper=module.Hyper(**METHODS.get(name, {})))
+    net = None
+    if name in METHOD_NETWORKS:
+        spec = testing.tiny_stream(frozenset(module.NEEDS)).spec
+        net = mlp.make(spec, widths=(7, 5), **METHOD_NETWORKS[name])
+    testing.check_method(module, net, hyper=module.Hyper(**METHODS.get(name, {})))
 
 
 @pytest.mark.parametrize(

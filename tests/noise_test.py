@@ -69,17 +69,33 @@ def test_the_key_decides(kind):
     assert (first["kernel"] != other["kernel"]).any()
 
 
-def test_leaves_larger_than_the_table():
+@pytest.mark.parametrize(
+    ("leaf", "numbers"),
+    [
+        (1, noise.TABLE),
+        (noise.TABLE // 2, noise.TABLE),
+        (noise.TABLE // 2 + 1, 2 * noise.TABLE),
+        (noise.LARGEST_TABLE, noise.LARGEST_TABLE),
+    ],
+)
+def test_a_table_holds_twice_the_leaf_within_bounds(leaf, numbers):
+    assert noise.table_size(leaf) == numbers
+
+
+def test_leaves_larger_than_any_table(monkeypatch):
+    monkeypatch.setattr(noise, "LARGEST_TABLE", noise.TABLE)
     large = {"kernel": jnp.zeros((3, noise.TABLE // 2 + 5))}
     draw = tiny.quick_jit(lambda key: noise.normal_like(key, large, "pooled"))
     found = np.asarray(draw(tiny.KEY)["kernel"]).ravel()
     chex.assert_shape(found, (large["kernel"].size,))
     assert abs(found.mean()) < 0.02 and abs(found.var() - 1.0) < 0.02
-    # Blocks begin at different places of the table: they are not copies.
-    blocks = np.abs(found[: 3 * noise.BLOCK].reshape(3, -1))
-    assert (blocks[0] != blocks[1]).mean() > 0.99 < (blocks[1] != blocks[2]).mean()
+    # Runs begin at different places of the table: they are not copies.
+    runs = np.abs(found[: 3 * (noise.TABLE // 2)].reshape(3, -1))
+    assert (runs[0] != runs[1]).mean() > 0.99 < (runs[1] != runs[2]).mean()
 
 
-def test_unknown_kinds():
-    with pytest.raises(ValueError, match="'pool' is none of"):
-        noise.normal_like(tiny.KEY, TREE, "pool")
+def test_a_leaf_of_one_run_has_independent_halves():
+    large = {"kernel": jnp.zeros((2, noise.TABLE))}
+    draw = tiny.quick_jit(lambda key: noise.normal_like(key, large, "pooled"))
+    found = np.asarray(draw(tiny.KEY)["kernel"])
+    assert abs(np.mean(found[0] * found[1])) < 5.0 / np.sqrt(noise.TABLE)

@@ -1,14 +1,14 @@
 """Adam whose two moments forget at one rate."""
 
+import dataclasses
+
 from flax import struct
 
 from cl_bench import optimizers
 from cl_bench.methods._compose import compose
 from cl_bench.types import Method, Network, StreamSpec
 
-REFERENCE = (
-    "Lyle et al., ICML 2023 (arXiv 2303.01486); Dohare et al., Nature 632 (2024) 768-774"
-)
+REFERENCE = "Lyle et al., ICML 2023 (arXiv 2303.01486); Dohare et al., Nature 632 (2024) 768-774"
 NEEDS: frozenset[str] = frozenset()
 NEUTRAL = {"beta": 0.99, "beta1": 0.99, "beta2": 0.99}  # Adam with these betas
 ADAMS = ("adam", "adamw", "aged_adam", "adam_gnt")
@@ -39,5 +39,5 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     the step size when gradients grow at once, as they do when a task changes.
     """
     check(hyper)
-    equal = hyper.replace(beta1=hyper.beta, beta2=hyper.beta)
+    equal = dataclasses.replace(hyper, beta1=hyper.beta, beta2=hyper.beta)
     return compose(net, spec, optimizers.make(equal))

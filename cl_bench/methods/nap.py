@@ -54,8 +54,8 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     plain = [n for n in _penalties.hidden(net, params) if "scale" not in params[n]]
     if plain or not net.units:
         raise ValueError(
-            f"nap needs a normalisation in every hidden layer, and "
-            f"{', '.join(plain) or 'this network'} has none; give the network "
+            "nap needs a normalisation in every hidden layer; there is none in "
+            f"{', '.join(plain) or 'a network without hidden layers'}: give the network "
             "norm='layer'"
         )
     transform = _project(net, hyper.period)

@@ -125,12 +125,16 @@ def _one_minus_utility(utility: PyTree, correction: Array, scope: str) -> PyTree
     norm; biases are one vector.
     """
     if scope == "local":
-        return jax.tree.map(lambda u: jax.nn.sigmoid(-_unit_norm(u, correction)), utility)
+        return jax.tree.map(
+            lambda u: jax.nn.sigmoid(-_unit_norm(u, correction)), utility
+        )
     largest = jnp.stack([jnp.max(u) for u in jax.tree.leaves(utility)]).max()
     # Departs from the paper: where no weight has a positive utility, the released code's
-    # ratio is turned round (the worst weights are protected), or 0 / 0.
-    largest = jnp.maximum(jnp.abs(largest), jnp.finfo(jnp.float32).tiny)
-    factor = -1.0 / (correction * largest)
+    # ratio is turned round (the worst weights are protected) or 0 / 0; here it is 0.
+    useful = largest > 0
+    factor = jnp.where(
+        useful, -1.0 / (correction * jnp.where(useful, largest, 1.0)), 0.0
+    )
     return jax.tree.map(lambda u: jax.nn.sigmoid(factor * u), utility)
 
 

@@ -30,7 +30,9 @@ def singular_values(h: Array) -> Array:
     largest = jnp.max(jnp.abs(matrix))
     finite = jnp.isfinite(largest)
     scale = jnp.where(finite & (largest > 0.0), largest, 1.0)
-    values = jnp.linalg.svd(jnp.where(finite, matrix / scale, 0.0), compute_uv=False)
+    values = jnp.linalg.svd(
+        jnp.where(finite, matrix / scale, 0.0), full_matrices=False, compute_uv=False
+    )
     return jnp.where(finite, values, jnp.nan)
 
 

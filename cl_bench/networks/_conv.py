@@ -1,11 +1,12 @@
-"""Convolution and max-pooling that are as fast inside scans and under vmap as alone.
+"""Convolution and max-pooling that are fast inside scans and under vmap.
 
-Two ways to convolve, `CONVS`. 'patches' copies the inputs of each output position into
-a row and multiplies matrices; under vmap it is a batched product. 'direct' is XLA's own
-convolution, which holds 9 or 25 times less memory, but: vmapped over lanes it becomes a
-grouped convolution, and on a CPU its gradients are 5 to 80 times slower inside a scan
-than outside of one, where every training step of a run is. `experiments/conv_speed.py`
-measures both.
+Two ways to convolve, `CONVS`. 'patches' puts the inputs that an output reads side by
+side and multiplies matrices: one product for all of a kernel, or (unless an input has
+few channels) one for each of its rows; under vmap they are batched products. 'direct'
+is XLA's own convolution, which holds 3 to 25 times less memory, but: vmapped over lanes
+it becomes a grouped convolution, and on a CPU a training step is 9 to 22 times slower
+with it inside a scan, where every step of a run is, than outside of one.
+`experiments/conv_speed.py` measures both.
 """
 
 import jax.numpy as jnp
@@ -14,6 +15,9 @@ from jax import Array, lax
 from cl_bench.types import NetState
 
 CONVS = ("patches", "direct")
+# Below so many inputs in a kernel's row, the rows are multiplied together: on a CPU that
+# is faster for 15 of them (5 places of 3 channels), and slower for 80 and more.
+NARROW = 32
 
 
 def check(kind: str) -> None:
@@ -39,26 +43,30 @@ def conv(
         )
     if padding:
         x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    rows = _patches(x, kernel.shape[0], kernel.shape[1], stride)
-    # One long matrix: a product with four leading axes is slower on a CPU.
-    out = rows.reshape(-1, rows.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
-    return out.reshape(*rows.shape[:-1], kernel.shape[-1])
+    height, width, _, size = kernel.shape
+    rows = _windows(x, 2, width, stride)  # [B, H, W', width C]
+    shifted = _shifts(rows, 1, height, stride)
+    if rows.shape[-1] < NARROW:
+        shifted = [jnp.concatenate(shifted, axis=3)]
+    parts = kernel.reshape(len(shifted), -1, size)
+    # Long matrices: a product with four leading axes is slower on a CPU.
+    products = [
+        s.reshape(-1, s.shape[-1]) @ part
+        for s, part in zip(shifted, parts, strict=True)
+    ]
+    out = sum(products[1:], products[0])
+    return out.reshape(*shifted[0].shape[:-1], size)
 
 
-def _patches(x: Array, height: int, width: int, stride: int) -> Array:
-    """[B, H, W, C] -> [B, H', W', height width C], in the order of a kernel's axes.
+def _shifts(x: Array, axis: int, size: int, stride: int) -> list[Array]:
+    """For each of `size` places in a window, that entry of every window on an axis."""
+    last = x.shape[axis] - size + 1
+    return [lax.slice_in_dim(x, i, i + last, stride, axis) for i in range(size)]
 
-    First along the rows, then along the columns: fewer and longer copies.
-    """
 
-    def windows(x: Array, axis: int, size: int) -> Array:
-        if size == 1 and stride == 1:
-            return x
-        last = x.shape[axis] - size + 1
-        shifted = [lax.slice_in_dim(x, i, i + last, stride, axis) for i in range(size)]
-        return jnp.concatenate(shifted, axis=3)
-
-    return windows(windows(x, 2, width), 1, height)
+def _windows(x: Array, axis: int, size: int, stride: int) -> Array:
+    """The windows of an axis, their entries side by side in the last, [..., size C]."""
+    return jnp.concatenate(_shifts(x, axis, size, stride), axis=3)
 
 
 def max_pool(x: Array, size: int, *, by: Array | None = None) -> Array:

@@ -9,6 +9,7 @@ import pytest
 from cl_bench import runner
 from cl_bench.methods import backprop
 from cl_bench.metrics import (
+    _ranks,
     approximate_rank,
     dead_units,
     dormant_units,
@@ -233,3 +234,10 @@ def test_a_number_stands_on_its_own_segment_only(rows):
         at_start = name.startswith(starts) or "approximate_rank" in name
         pattern = [True, True] if name == "diverged" else [at_start, not at_start]
         assert measured == 3 * pattern, name
+
+
+def test_singular_values_of_many_positions_need_no_square_matrix():
+    h = jnp.ones((100_000, 2)).at[::2, 1].set(-1.0)  # a square factor would be 40 GB
+    chex.assert_trees_all_close(
+        _ranks.singular_values(h), jnp.full(2, np.sqrt(100_000)), rtol=1e-4
+    )

@@ -6,12 +6,15 @@ accuracy of the prediction before each update. Settings of every arm are the pap
 best; `ema input` is a control: plain SGD behind an online standardisation of the
 inputs, which knows nothing of plasticity.
 
-    python -m cl_bench.main --config=experiments/upgd_streams.py:STREAM \\
+    python -m cl_bench.main --config=experiments/upgd_streams.py:STREAM,ARMS \\
         --workdir=results/upgd
     STREAM  ipm       input-permuted MNIST, a change every 5,000 of 1 M steps
             lp_cifar  label-permuted CIFAR-10, a change every 2,500 of 1 M steps
             lp_emnist label-permuted EMNIST (balanced), likewise; needs that data set
             smoke     ipm, 3 tasks of 200 steps
+    ARMS    main      of ipm: backprop, UPGD, shrink and perturb, AdamW, continual
+                      backprop, and the control (the default)
+            all       the paper's other arms too
 
 MEASURED
 """
@@ -21,14 +24,16 @@ from typing import Any
 from cl_bench import config
 
 STREAMS = ("ipm", "lp_cifar", "lp_emnist", "smoke")
+ARMS = ("main", "all")
 POOLED = {"noise": "pooled"}
 
 
 def get_config(arg: str = ""):
-    """One of `STREAMS`."""
-    which = config.mode(arg, STREAMS, "ipm")
+    """One of `STREAMS` with one of `ARMS`."""
+    first, _, second = arg.partition(",")
+    which = config.mode(first, STREAMS, "ipm")
     return config.study(
-        name=f"upgd-{which}",
+        name=f"upgd-{which}-{config.mode(second, ARMS, 'main')}",
         benchmark=f"upgd-{which}",
         stream=_stream(which),
         network=_network(which),
@@ -61,34 +66,42 @@ def _network(which: str) -> dict[str, Any]:
 
 def sweep(add, config):
     """The arms at the paper's best settings for the stream."""
-    which = config.study.split("-")[1]
+    _, which, arms = config.study.split("-")
     if which in ("ipm", "smoke"):
         _input_permuted(add)
+        if arms == "all":
+            _input_permuted_more(add)
     else:
         _label_permuted(add, which)
 
 
-def _input_permuted(add) -> None:
-    def upgd(**hyper):
-        return {"name": "upgd", "noise_std": 0.1, "shrink": 0.01, **POOLED, **hyper}
+def _upgd(**hyper) -> dict[str, Any]:
+    return {"name": "upgd", "noise_std": 0.1, "shrink": 0.01, **POOLED, **hyper}
 
+
+NOISE = {"noise_std": 0.1, **POOLED, "step_size": 1e-3}
+ADAMW = {"optimizer": "adamw", "step_size": 1e-4, "beta1": 0.0, "beta2": 0.99}
+CBP = {"name": "continual_backprop", "replacement_rate": 1e-4}
+CONTROL = {"input_norm": "ema", "input_decay": 0.99}
+
+
+def _input_permuted(add) -> None:
     add("backprop", method={"step_size": 1e-3})
-    add("upgd", method=upgd(step_size=0.01, beta_utility=0.9999))
-    plain = upgd(step_size=1e-3, beta_utility=0.9, protect=False)
-    add("upgd, not protecting", method=plain)
-    noise = {"noise_std": 0.1, **POOLED, "step_size": 1e-3}
-    add("noise_injection", method={"name": "noise_injection", **noise})
+    add("upgd", method=_upgd(step_size=0.01, beta_utility=0.9999))
     shrink = {"name": "shrink_perturb", "variant": "upgd", "shrink": 0.01}
-    add("shrink_perturb", method={**shrink, **noise})
+    add("shrink_perturb", method={**shrink, **NOISE})
+    add("adamw", method=ADAMW)
+    add("continual_backprop, adamw", method={**CBP, **ADAMW})
+    add("backprop, ema input", method={"step_size": 1e-3}, network=CONTROL)
+
+
+def _input_permuted_more(add) -> None:
+    plain = _upgd(step_size=1e-3, beta_utility=0.9, protect=False)
+    add("upgd, not protecting", method=plain)
+    add("noise_injection", method={"name": "noise_injection", **NOISE})
     add("l2", method={"name": "l2", "strength": 1e-3, "step_size": 1e-3})
-    adamw = {"optimizer": "adamw", "step_size": 1e-4, "beta1": 0.0, "beta2": 0.99}
-    add("adamw", method={**adamw, "weight_decay": 0.0})
-    cbp = {"name": "continual_backprop", "replacement_rate": 1e-4}
-    add("continual_backprop", method={**cbp, "step_size": 1e-3})
-    add("continual_backprop, adamw", method={**cbp, **adamw})
-    control = {"input_norm": "ema", "input_decay": 0.99}
-    add("backprop, ema input", method={"step_size": 1e-3}, network=control)
-    add("upgd, ema input", method=upgd(step_size=0.01), network=control)
+    add("continual_backprop", method={**CBP, "step_size": 1e-3})
+    add("upgd, ema input", method=_upgd(step_size=0.01), network=CONTROL)
 
 
 def _label_permuted(add, which: str) -> None:

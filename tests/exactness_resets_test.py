@@ -38,7 +38,8 @@ def fresh_networks():
     counts = np.arange(STEPS, dtype=np.int32)
 
     def draw(i):
-        return NET.init(jax.random.fold_in(tiny.step_key(i), 2)).params
+        key = jax.random.fold_in(tiny.step_key(i), 2)
+        return NET.init(jax.random.fold_in(key, 0)).params
 
     drawn = tiny.quick_jit(jax.vmap(draw))(counts)
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), drawn)

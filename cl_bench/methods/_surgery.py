@@ -1,6 +1,7 @@
 """Resetting whole units, for the methods that reset many at once and seldom."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ from jax import Array
 
 from cl_bench import units
 from cl_bench.types import Key, NetState, Network, PyTree
+
+T = TypeVar("T")
 
 
 def reset_units(
@@ -22,11 +25,12 @@ def reset_units(
     `masks`: unit name -> [U] bool. Incoming weights are drawn from the network's own
     initialiser, or are the columns of `params` (a copy of the initial network, say);
     biases 0, normalisation and its statistics neutral, outgoing weights 0. The readers'
-    biases stay. Nothing is drawn where no unit is masked (outside of vmap).
+    biases stay. Nothing is drawn where no unit is masked (vmapped: in no lane).
     """
 
-    def reset(state: NetState) -> NetState:
-        source = net.init(key).params if params is None else params
+    def reset(turn: Array, state: NetState) -> NetState:
+        drawn = jax.random.fold_in(key, turn)
+        source = net.init(drawn).params if params is None else params
         new, stats = state.params, state.stats
         # From the input on, as continual backprop: where units of two neighbouring
         # layers go together, the weight that joins them is a fresh one.
@@ -38,8 +42,18 @@ def reset_units(
             stats = units.reset_statistics(stats, unit, mask)
         return state._replace(params=new, stats=stats)
 
-    anything = jnp.any(units.join(net.units, masks))
-    return jax.lax.cond(anything, reset, lambda state: state, state)
+    return apply_if(jnp.any(units.join(net.units, masks)), reset, state)
+
+
+def apply_if(due: Array, change: Callable[[Array, T], T], value: T) -> T:
+    """`change(0, value)` where `due` (), else `value`: for rare changes of large values.
+
+    A loop of one turn or none: XLA works in place on what a loop carries, and would
+    copy it at every step for a conditional. Vmapped, it turns where any lane is due.
+    XLA computes whatever does not depend on the loop beforehand, at every step:
+    something dear must depend on the turn (0) or on the value.
+    """
+    return jax.lax.fori_loop(0, jnp.asarray(due).astype(jnp.int32), change, value)
 
 
 def moment_mask(net: Network, params: PyTree, masks: Mapping[str, Array]) -> PyTree:

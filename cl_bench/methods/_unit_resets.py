@@ -107,15 +107,15 @@ def reset_by_score(net: Network, hyper: Rules, score: Score) -> NetTransform:
             )
             own = {**own, "scores": scores}
 
-        def reset(state):
+        def low():
             at = own["scores"] if averaged else score(signals)
-            masks = low_scores(net, state, at, hyper.threshold)
-            return reset_units(key, net, state, masks, own.get("initial")), masks
+            return low_scores(net, state, at, hyper.threshold)
 
-        def keep(state):
-            return state, {u.name: jnp.zeros(u.size, bool) for u in net.units}
+        def nobody():
+            return {u.name: jnp.zeros(u.size, bool) for u in net.units}
 
-        state, masks = jax.lax.cond(due, reset, keep, state)
+        masks = jax.lax.cond(due, low, nobody)
+        state = reset_units(key, net, state, masks, own.get("initial"))
         mask = moment_mask(net, state.params, masks) if with_moments else None
         return state, own, mask
 

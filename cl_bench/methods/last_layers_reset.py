@@ -6,6 +6,7 @@ from flax import struct
 
 from cl_bench import optimizers
 from cl_bench.methods._compose import compose
+from cl_bench.methods._surgery import apply_if
 from cl_bench.types import Method, NetTransform, Network, PyTree, StreamSpec
 
 REFERENCE = "Nikishin, Schwarzer, D'Oro, Bacon and Courville, ICML 2022 (2205.07802)"
@@ -46,15 +47,15 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         del signals
         due = (clock.step + 1) % hyper.period == 0
 
-        def reset(state):
-            fresh = net.init(key)
+        def reset(turn, state):
+            fresh = net.init(jax.random.fold_in(key, turn))
             drawn = {name: fresh.params[name] for name in names}
             return state._replace(
                 params={**state.params, **drawn},
                 stats=_replaced(state.stats, fresh.stats, names),
             )
 
-        state = jax.lax.cond(due, reset, lambda state: state, state)
+        state = apply_if(due, reset, state)
         touched = {
             name: jax.tree.map(
                 lambda p, hit=name in names: jnp.full(p.shape, hit) & due, layer

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
@@ -11,7 +10,7 @@ from cl_bench import optimizers, units
 from cl_bench.methods import _unit_resets
 from cl_bench.methods._compose import compose
 from cl_bench.methods._replacement import alive
-from cl_bench.methods._surgery import moment_mask, reset_units
+from cl_bench.methods._surgery import apply_if, moment_mask, reset_units
 from cl_bench.types import Method, NetState, NetTransform, Network, StreamSpec
 
 REFERENCE = (
@@ -89,8 +88,10 @@ def _reset_silent(net: Network, spec: StreamSpec, hyper: Hyper) -> NetTransform:
         fired = units.join(net.units, _fired(net, signals.acts))
         older = jnp.where(fired, own.age, own.age + spec.batch_size)
         silent = ~fired & (older >= hyper.threshold_scale * own.threshold)
-        if state.alive:
-            silent &= units.join(net.units, alive(net, state))
+        if state.alive:  # units not in use do not age
+            in_use = units.join(net.units, alive(net, state))
+            silent &= in_use
+            older = jnp.where(in_use, older, 0.0)
         noted = fired | silent
         bin_of = jnp.minimum(older / spec.batch_size, bins - 1).astype(jnp.int32)
         histogram = own.histogram.at[jnp.arange(total), bin_of].add(
@@ -98,7 +99,7 @@ def _reset_silent(net: Network, spec: StreamSpec, hyper: Hyper) -> NetTransform:
         )
         new = State(jnp.where(noted, 0.0, older), own.threshold, histogram)
         due = (clock.step + 1) % period == 0
-        new = jax.lax.cond(due, lambda s: _renew(s, spec, hyper), lambda s: s, new)
+        new = apply_if(due, lambda _, own: _renew(own, spec, hyper), new)
         masks = units.split(net.units, silent)
         state = reset_units(key, net, state, masks)
         mask = moment_mask(net, state.params, masks) if with_moments else None

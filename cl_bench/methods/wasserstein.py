@@ -32,7 +32,8 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     the two empirical distributions, times the number of weights: weights may move as
     long as others take their place. The gradient goes through the order as it is.
 
-    Each step sorts every layer: on a CPU tens of times backprop's own cost at batch 1.
+    Each step sorts every layer: on a CPU hundreds of times backprop's own cost at
+    batch 1 (measured: 790 at width 100).
     """
 
     def extra(state: NetState) -> dict[str, PyTree]:

@@ -147,9 +147,10 @@ def _reading(panel: Panel, row: Row) -> str:
     )
     lost = abs(row.best.estimate - row.last.estimate)
     points = " points" if unit == "%" else ""
-    word = "above" if lower_is_better(panel) else "below"
-    text = f"starts at {first}, peaks at {peak} (task {row.best_task}) and ends at "
-    text += f"{last}, {number(lost, unit)}{points} {word} its peak"
+    lower = lower_is_better(panel)
+    turns, word = ("is lowest at", "above") if lower else ("peaks at", "below")
+    text = f"starts at {first}, {turns} {peak} (task {row.best_task}) and ends at "
+    text += f"{last}, {number(lost, unit)}{points} {word} its best"
     if row.diverged:
         verb = "counts" if row.diverged == 1 else "count"
         text += f" ({row.diverged} of {row.n} runs diverged and {verb} as the worst)"

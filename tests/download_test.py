@@ -78,7 +78,7 @@ def _serve(web, files, under=""):
 
 def _idx(array):
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    return gzip.compress(header + array.tobytes())
+    return gzip.compress(header + array.tobytes(), mtime=0)
 
 
 def _mnist_like(train=6, test=3):
@@ -219,10 +219,14 @@ def test_only_the_web_is_fetched(server):
     ("part", "content", "message"),
     [
         (0, b"plain", "damaged"),
-        (0, gzip.compress(b"\0\0\x0d\x03" + bytes(20)), "not an IDX file"),
-        (0, gzip.compress(b"\0\0"), "not an IDX file"),
+        (0, gzip.compress(b"\0\0\x0d\x03" + bytes(20), mtime=0), "not an IDX file"),
+        (0, gzip.compress(b"\0\0", mtime=0), "not an IDX file"),
         (0, _idx(np.zeros((6, 5, 4), np.uint8))[:-4], "damaged"),
-        (1, gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 9, 1])), "holds 1 bytes"),
+        (
+            1,
+            gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 9, 1]), mtime=0),
+            "holds 1 bytes",
+        ),
         (1, _idx(np.zeros(5, np.uint8)), "do not match"),
     ],
 )

@@ -3,7 +3,7 @@
 from flax import struct
 
 from cl_bench import optimizers, units
-from cl_bench.methods import _unit_resets
+from cl_bench.methods import _unit_resets, redo
 from cl_bench.methods._compose import compose
 from cl_bench.types import Method, Network, StreamSpec
 
@@ -16,20 +16,13 @@ NEUTRAL = {"threshold": -1.0}  # no score is below a negative share of the mean
 
 
 @struct.dataclass
-class Hyper(optimizers.OptimHyper):
-    """tau of the paper, ReDo's period; statistics of one mini-batch."""
+class Hyper(redo.Hyper):
+    """Those of ReDo, with the paper's tau; statistics of one mini-batch."""
 
     threshold: float = 0.01  # tau
-    decay: float = 0.99  # of the moving average, 'average' only
-    period: int = struct.field(pytree_node=False, default=1_000)  # steps
-    statistics: str = struct.field(pytree_node=False, default="batch")
-    source: str = struct.field(pytree_node=False, default="fresh")
-    moment_reset: str = struct.field(pytree_node=False, default="moments")
 
 
-def check(hyper: Hyper) -> None:
-    """Raise ValueError for an option that does not exist or does not fit another."""
-    _unit_resets.check(hyper)
+check = redo.check
 
 
 def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:

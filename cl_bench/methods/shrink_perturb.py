@@ -74,7 +74,12 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
             grad_transforms=(add_noise_to_grads(hyper.noise_std, hyper.noise),),
         )
     if hyper.variant == "kumar":
-        return compose(net, spec, optim, transforms=(_towards_fresh(net, hyper),))
+        return compose(
+            net,
+            spec,
+            optim,
+            transforms=(towards_fresh(net, hyper.shrink, hyper.noise_std),),
+        )
     return compose(net, spec, optim, penalty=penalty, transforms=(_add_noise(hyper),))
 
 
@@ -99,11 +104,15 @@ def _add_noise(hyper: Hyper) -> NetTransform:
     return NetTransform(lambda state: (), update)
 
 
-def _towards_fresh(net: Network, hyper: Hyper) -> NetTransform:
+def towards_fresh(
+    net: Network, shrink: Array | float, share: Array | float
+) -> NetTransform:
+    """theta <- (1 - shrink) theta + share theta_fresh, a new network at every step."""
+
     def update(key, clock, signals, state, own):
         del clock, signals
         params = jax.tree.map(
-            lambda p, q: (1.0 - hyper.shrink) * p + hyper.noise_std * q,
+            lambda p, q: (1.0 - shrink) * p + share * q,
             state.params,
             net.init(key).params,
         )

@@ -1,11 +1,11 @@
 """Soft shrink and perturb: every step a little of a fresh network."""
 
-import jax
 from flax import struct
 
 from cl_bench import optimizers
 from cl_bench.methods._compose import compose
-from cl_bench.types import Method, NetTransform, Network, StreamSpec
+from cl_bench.methods.shrink_perturb import towards_fresh
+from cl_bench.types import Method, Network, StreamSpec
 
 REFERENCE = (
     "Juliani and Ash, NeurIPS 2024 (arXiv 2405.19153); written from a secondary "
@@ -29,14 +29,5 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     costs many times a step of batch 1.
     """
 
-    def update(key, clock, signals, state, own):
-        del clock, signals
-        params = jax.tree.map(
-            lambda p, q: (1.0 - hyper.shrink) * p + hyper.shrink * q,
-            state.params,
-            net.init(key).params,
-        )
-        return state._replace(params=params), own, None
-
-    transform = NetTransform(lambda state: (), update)
+    transform = towards_fresh(net, hyper.shrink, hyper.shrink)
     return compose(net, spec, optimizers.make(hyper), transforms=(transform,))

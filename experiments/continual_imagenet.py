@@ -21,7 +21,11 @@ Departures: the set is `imagenet_resized/32x32` of TFDS (the authors' own 32 x 3
 and their normalisation are not public), here with 500 + 50 images a class where it holds
 no more; the classes are shuffled anew on each sweep through them.
 
-MEASURED
+Published for `full` (digitised from the paper's figures): backprop at 0.01 has 89.3 % on
+task 1, 84.3 over tasks 1-50, 83.0 near task 400 and 74.0 near 1,950; over 5,000 tasks L2
+goes from 85.2 to 89.2, shrink and perturb from 84.3 to 89.2, continual backprop from 84.5
+to 90.5; a linear model has 77.1. Not measured yet: only `smoke` has been run. A lane of
+`small` takes about 32 minutes of one core, by `conv_speed.py`.
 """
 
 from typing import Any

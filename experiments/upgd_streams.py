@@ -16,7 +16,21 @@ inputs, which knows nothing of plasticity.
                       backprop, and the control (the default)
             all       the paper's other arms too
 
-MEASURED
+Measured, `ipm,main`, seeds 0 and 1 (two seeds give no interval), jax 0.10.2, on two CPU
+cores, pooled noise; accuracy in % over the whole stream, over tasks 1 to 10 and over the
+last 20, and dead units at the start of task 200:
+
+                        whole stream   tasks 1-10   last 20      dead     published
+    backprop             75.3  75.3    75.4  75.7   72.8  73.1   58 %
+    upgd                 78.0  78.0    76.8  76.8   78.1  77.8    2 %     77.91
+    shrink_perturb       78.1  78.1    75.1  75.5   78.2  78.4    6 %
+    backprop, ema input  82.4  82.3    79.9  80.0   81.8  81.6    7 %     83.99
+
+    Published: whole stream, 10 seeds, s.e. .01 and less, by a re-implementation in JAX
+    (SlopDotCash/asi, which calls itself of development grade). Its step size for the
+    control is not known; whether that makes the 1.7 points was not checked. The control,
+    which knows nothing of plasticity, is ahead of every method. Not measured: more
+    seeds, the other arms and streams.
 """
 
 from typing import Any

@@ -24,6 +24,7 @@ last 20, and dead units at the start of task 200:
     backprop             75.3  75.3    75.4  75.7   72.8  73.1   58 %
     upgd                 78.0  78.0    76.8  76.8   78.1  77.8    2 %     77.91
     shrink_perturb       78.1  78.1    75.1  75.5   78.2  78.4    6 %
+    adamw                72.4  71.8    77.4  77.6   69.9  68.9   69 %     71.90
     backprop, ema input  82.4  82.3    79.9  80.0   81.8  81.6    7 %     83.99
 
     Published: whole stream, 10 seeds, s.e. .01 and less, by a re-implementation in JAX

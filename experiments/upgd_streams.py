@@ -25,6 +25,7 @@ last 20, and dead units at the start of task 200:
     upgd                 78.0  78.0    76.8  76.8   78.1  77.8    2 %     77.91
     shrink_perturb       78.1  78.1    75.1  75.5   78.2  78.4    6 %
     adamw                72.4  71.8    77.4  77.6   69.9  68.9   69 %     71.90
+    cont. bp., adamw     79.8  79.9    78.4  78.5   79.8  79.8   12 %     79.88
     backprop, ema input  82.4  82.3    79.9  80.0   81.8  81.6    7 %     83.99
 
     Published: whole stream, 10 seeds, s.e. .01 and less, by a re-implementation in JAX

@@ -89,6 +89,19 @@ NAMES = ("sgd", "momentum", "adam", "adamw", "aged_adam", "adam_gnt")
 AGED = ("aged_adam", "adam_gnt")
 
 
+def check_moment_reset(moment_reset: str, optimizer: str) -> None:
+    """Raise ValueError for a reset of moments that the optimiser cannot do."""
+    if moment_reset not in MOMENT_RESETS:
+        raise ValueError(
+            f"moment_reset={moment_reset!r} is none of {', '.join(MOMENT_RESETS)}"
+        )
+    if moment_reset == "moments+count" and optimizer not in AGED:
+        raise ValueError(
+            "moment_reset='moments+count' needs a step count per weight: optimizer "
+            f"{' or '.join(map(repr, AGED))}, not {optimizer!r}"
+        )
+
+
 def _stateless(step_size: float) -> Optim:
     def update(grads, state, params):
         del params

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench import units
+from cl_bench import optimizers, units
 from cl_bench.methods._surgery import moment_mask, reset_units
-from cl_bench.optimizers import AGED, MOMENT_RESETS
 from cl_bench.types import NetState, NetTransform, Network, PyTree, Signals
 
 STATISTICS = ("batch", "average")
@@ -46,22 +45,9 @@ def check(hyper: Rules) -> None:
             raise ValueError(
                 f"{field}={getattr(hyper, field)!r} is none of {', '.join(values)}"
             )
-    check_moment_reset(hyper.moment_reset, hyper.optimizer)
+    optimizers.check_moment_reset(hyper.moment_reset, hyper.optimizer)
     if hyper.period < 1:
         raise ValueError(f"period={hyper.period}: at least 1 step")
-
-
-def check_moment_reset(moment_reset: str, optimizer: str) -> None:
-    """Raise ValueError for a reset of moments that the optimiser cannot do."""
-    if moment_reset not in MOMENT_RESETS:
-        raise ValueError(
-            f"moment_reset={moment_reset!r} is none of {', '.join(MOMENT_RESETS)}"
-        )
-    if moment_reset == "moments+count" and optimizer not in AGED:
-        raise ValueError(
-            "moment_reset='moments+count' needs a step count per weight: optimizer "
-            f"{' or '.join(map(repr, AGED))}, not {optimizer!r}"
-        )
 
 
 def low_scores(

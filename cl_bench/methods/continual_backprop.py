@@ -10,7 +10,6 @@ from jax import Array
 from cl_bench import optimizers, units
 from cl_bench.methods import _replacement, _utility
 from cl_bench.methods._compose import compose
-from cl_bench.optimizers import AGED, MOMENT_RESETS
 from cl_bench.types import (
     Clock,
     Key,
@@ -85,7 +84,6 @@ def check(hyper: Hyper) -> None:
         "utility": (None, *_utility.UTILITIES),
         "correction": (None, *_utility.CORRECTIONS),
         "count": ("eligible", "total"),
-        "moment_reset": MOMENT_RESETS,
     }
     for field, values in allowed.items():
         if getattr(hyper, field) not in values:
@@ -93,11 +91,7 @@ def check(hyper: Hyper) -> None:
                 f"{field}={getattr(hyper, field)!r} is none of "
                 f"{', '.join(map(str, values))}"
             )
-    if hyper.moment_reset == "moments+count" and hyper.optimizer not in AGED:
-        raise ValueError(
-            f"moment_reset='moments+count' needs a step count per weight: optimizer "
-            f"{' or '.join(map(repr, AGED))}, not {hyper.optimizer!r}"
-        )
+    optimizers.check_moment_reset(hyper.moment_reset, hyper.optimizer)
     if hyper.max_replaced < 1:
         raise ValueError(f"max_replaced={hyper.max_replaced}: at least 1")
 

@@ -44,7 +44,7 @@ class State(NamedTuple):
 
 def check(hyper: Hyper) -> None:
     """Raise ValueError for an option that does not exist or does not fit another."""
-    _unit_resets.check_moment_reset(hyper.moment_reset, hyper.optimizer)
+    optimizers.check_moment_reset(hyper.moment_reset, hyper.optimizer)
     if hyper.max_threshold < 1:
         raise ValueError(f"max_threshold={hyper.max_threshold}: at least 1 example")
     if hyper.period is not None and hyper.period < 1:

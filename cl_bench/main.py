@@ -86,6 +86,10 @@ def start_jax(execution: dict[str, Any], workdir: Path) -> None:
     # out the small reductions of one step and lose by it (continual backprop at width
     # 100, one lane: 12,900 steps/s with two threads, 21,900 with one).
     os.environ.setdefault("NPROC", "1")
+    # The singular value decompositions of the metrics run in SciPy's OpenBLAS, whose own
+    # threads spin for a while after each, in the way of the lanes: with them two lanes
+    # of permuted MNIST took 1.7 times as long on two cores. Read when SciPy is loaded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     jax.config.update("jax_default_matmul_precision", execution["matmul_precision"])
     if (
         execution["compilation_cache"]

@@ -1,6 +1,7 @@
 """The command line from end to end: what it runs, refuses, prints and leaves."""
 
 import errno
+import os
 import re
 import subprocess
 import sys
@@ -390,3 +391,17 @@ def test_resuming_takes_as_many_devices_as_the_study_has(tmp_path, monkeypatch):
     assert set_to["jax_num_cpu_devices"] == 6
     main.start_jax(execution | {"devices": 3}, tmp_path)
     assert set_to["jax_num_cpu_devices"] == 3
+
+
+def test_svd_threads_are_set_before_scipy_is_loaded():
+    code = (
+        "import sys, pathlib; from cl_bench import main; early = 'scipy' not in sys.modules;"
+        "main.start_jax({'devices': 1, 'matmul_precision': 'high',"
+        " 'compilation_cache': False}, pathlib.Path('nowhere'));"
+        "import os; print(early, os.environ['OPENBLAS_NUM_THREADS'])"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+    for given, expected in (({}, "1"), ({"OPENBLAS_NUM_THREADS": "3"}, "3")):
+        command, env_of = [sys.executable, "-c", code], env | given
+        found = subprocess.run(command, check=True, env=env_of, capture_output=True)
+        assert found.stdout.split() == [b"True", expected.encode()]

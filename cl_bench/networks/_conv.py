@@ -76,17 +76,27 @@ def max_pool(x: Array, size: int, *, by: Array | None = None) -> Array:
     first gets the whole gradient, and NaN wins, as in PyTorch; rows and columns that
     fill no window are left out.
     """
-    # Not lax.reduce_window: its gradient (select-and-scatter) is slow on a CPU.
+    # Not lax.reduce_window, nor slices of x: their gradients (select-and-scatter, padding
+    # between the entries) are slow on a CPU; a convolutional step takes 14 % longer.
     high, wide = (n // size * size for n in x.shape[1:3])
-    scores = lax.stop_gradient(x if by is None else by)
-    best, score = x[:, :high:size, :wide:size], scores[:, :high:size, :wide:size]
-    for place in range(1, size * size):
-        i, j = divmod(place, size)
-        at = (slice(None), slice(i, high, size), slice(j, wide, size))
-        larger = (scores[at] > score) | jnp.isnan(scores[at])
-        best = jnp.where(larger, x[at], best)
-        score = jnp.where(larger, scores[at], score)
-    return best
+    place = _first_largest(lax.stop_gradient(x if by is None else by), size)
+    split = (x.shape[0], high // size, size, wide // size, size, *x.shape[3:])
+    row, column = (lax.broadcasted_iota(jnp.int32, split, axis) for axis in (2, 4))
+    won = size * row + column == place[:, :, None, :, None]
+    return jnp.where(won, x[:, :high, :wide].reshape(split), 0.0).sum((2, 4))
+
+
+def _first_largest(x: Array, size: int) -> Array:
+    """The place in its window, 0 to size^2 - 1, of the first largest entry, or of NaN."""
+    high, wide = (n // size * size for n in x.shape[1:3])
+    best = x[:, :high:size, :wide:size]
+    place = jnp.zeros(best.shape, jnp.int32)
+    for i in range(1, size * size):
+        row, column = divmod(i, size)
+        entry = x[:, row:high:size, column:wide:size]
+        larger = (entry > best) | jnp.isnan(entry)
+        best, place = jnp.where(larger, entry, best), jnp.where(larger, i, place)
+    return place
 
 
 def kernel_of(net: NetState, name: str) -> Array:

@@ -9,6 +9,7 @@ from jax import Array
 from cl_bench.losses import mask_logits, weighted_mean
 from cl_bench.optimizers import Optim
 from cl_bench.types import (
+    Batch,
     Clock,
     GradTransform,
     Key,
@@ -23,6 +24,11 @@ from cl_bench.types import (
 )
 
 Hook = Callable[..., Learner]
+# (key, clock, params, learner, batch, unmasked logits of the batch) -> ()
+ExtraLoss = Callable[[Key, Clock, PyTree, Learner, Batch, Array], Array]
+# (key, clock, batch, signals, learner after the update) -> learner
+AfterStep = Callable[[Key, Clock, Batch, Signals, Learner], Learner]
+LOSS_KEY, AFTER_KEY = 2**20, 2**20 + 1  # beyond those of the transforms
 
 
 def keep(key: Key, clock: Clock, train: object, learner: Learner) -> Learner:
@@ -60,9 +66,11 @@ def compose(
     *,
     extra: Callable[[NetState], dict[str, PyTree]] = no_extra,
     penalty: Callable[[PyTree, Learner], Array] = no_penalty,
+    extra_loss: ExtraLoss | None = None,
     grad_transforms: Sequence[GradTransform] = (),
     transforms: Sequence[NetTransform] = (),
     moment_reset: str = "moments",
+    after_step: AfterStep | None = None,
     start_task: Hook = keep,
     end_segment: Hook = keep,
     end_task: Hook = keep,
@@ -70,12 +78,13 @@ def compose(
     """A method from its parts.
 
     Each step: value and gradient of the weighted mean loss plus `penalty(params,
-    learner)`; each gradient transform; optimiser, its updates times the benchmark's
-    step-size schedule; apply; each transform in order; then `optim.reset` of what the
-    transforms replaced. `extra(net state)` is the method's own start of
-    `learner.extra`, where gradient transform i has 'grad_transform_i' and transform i
-    'transform_i'. `Signals.loss` is without the penalty, `Signals.grads` with it and
-    before the gradient transforms.
+    learner)` plus `extra_loss`, which also sees the batch (rehearsal, distillation);
+    each gradient transform; optimiser, its updates times the benchmark's step-size
+    schedule; apply; each transform in order; then `optim.reset` of what the transforms
+    replaced; then `after_step` (a memory takes the batch in). `extra(net state)` is the
+    method's own start of `learner.extra`, where gradient transform i has
+    'grad_transform_i' and transform i 'transform_i'. `Signals.loss` is without the
+    added terms, `Signals.grads` with them and before the gradient transforms.
     """
 
     def init(key):
@@ -87,15 +96,19 @@ def compose(
         own |= {f"transform_{i}": t.init(state) for i, t in enumerate(transforms)}
         return Learner(state, optim.init(state.params), own)
 
-    def gradient(key, batch, learner):
+    def gradient(key, clock, batch, learner):
         state = learner.net
+        net_key, loss_key = (jax.random.fold_in(key, i) for i in (0, LOSS_KEY))
 
         def objective(params, backward):
             at = state._replace(params=params, stats={**state.stats, **backward})
-            logits, acts, stats = net.apply(at, batch.x, train=True, key=key)
-            logits = mask_logits(logits, batch.classes)
-            loss = weighted_mean(spec.loss.per_example(logits, batch.y), batch.weight)
-            return loss + penalty(params, learner), (loss, logits, acts, stats)
+            logits, acts, stats = net.apply(at, batch.x, train=True, key=net_key)
+            masked = mask_logits(logits, batch.classes)
+            loss = weighted_mean(spec.loss.per_example(masked, batch.y), batch.weight)
+            total = loss + penalty(params, learner)
+            if extra_loss is not None:
+                total += extra_loss(loss_key, clock, params, learner, batch, logits)
+            return total, (loss, masked, acts, stats)
 
         # What the backward pass itself writes (online normalisation) comes out as the
         # "gradient" with respect to stats['backward'].
@@ -108,8 +121,8 @@ def compose(
 
     def step(key, clock, batch, learner):
         # fold_in, not split: a key nobody uses is then never computed.
-        net_key, grad_key = (jax.random.fold_in(key, i) for i in range(2))
-        grads, (loss, logits, acts, stats) = gradient(net_key, batch, learner)
+        grad_key = jax.random.fold_in(key, 1)
+        grads, (loss, logits, acts, stats) = gradient(key, clock, batch, learner)
         own = dict(learner.extra)
         used = grads
         for i, transform in enumerate(grad_transforms):
@@ -129,6 +142,10 @@ def compose(
             )
             if reset is not None:
                 opt = optim.reset(opt, reset, moment_reset)
-        return Learner(state, opt, own), signals
+        learner = Learner(state, opt, own)
+        if after_step is not None:
+            at = jax.random.fold_in(key, AFTER_KEY)
+            learner = after_step(at, clock, batch, signals, learner)
+        return learner, signals
 
     return Method(init, start_task, step, end_segment, end_task, predict_with(net))

@@ -77,6 +77,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 ]  # fmt: skip
 STREAMS: dict[str, dict[str, Any]] = {
     "permuted": SMALL_STREAM,
+    "split_classes": SMALL_STREAM | {"classes_per_task": 1, "fit_per_class": 2},
     "stationary": SMALL_STREAM,
     "class_pairs": SMALL_STREAM | {
         "epochs": 2, "train_per_class": 5, "test_per_class": 2, "fit_per_class": 2,

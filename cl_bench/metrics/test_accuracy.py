@@ -1,8 +1,6 @@
 """Test accuracy: score on held-out examples of the current task."""
 
-import jax
-import jax.numpy as jnp
-
+from cl_bench.metrics import _held_out
 from cl_bench.metrics._parts import metric
 from cl_bench.types import Metric, Network, Probe, StreamSpec
 
@@ -15,7 +13,7 @@ def make(
     Means over the examples of the first `minibatches` minibatches of the task's 'test'
     split, after the method's end_task. How large a minibatch is, is the stream's affair
     (`held_out_batch`, 100 in most): 10 of them are 1,000 examples. Rows past the end of
-    the split have weight 0 and do not count, so a number too large costs time only. One
+    the split have weight 0 and do not count, so a number too large costs nothing. One
     minibatch at a time is in memory.
 
     `segments=True` adds `segment_test_accuracy`, the same at each segment's end, before
@@ -29,20 +27,7 @@ def make(
         raise ValueError(f"minibatches={minibatches}: at least 1")
 
     def score(probe: Probe):
-        def add(i, sums):
-            batch = probe.held_out(probe.clock.task, "test", i)
-            logits, _ = probe.predict(probe.learner, batch)
-            values = (
-                spec.loss.score(logits, batch.y),
-                spec.loss.per_example(logits, batch.y),
-                jnp.ones_like(batch.weight),
-            )
-            seen = batch.weight > 0.0  # so that a NaN of padding does not count either
-            found = [jnp.sum(jnp.where(seen, batch.weight * v, 0.0)) for v in values]
-            return sums + jnp.stack(found)
-
-        correct, loss, weight = jax.lax.fori_loop(0, minibatches, add, jnp.zeros(3))
-        return correct / weight, loss / weight
+        return _held_out.scores(spec, probe, probe.clock.task, minibatches)
 
     def read_segment(state, probe):
         del state

@@ -87,6 +87,25 @@ def _sorted(
     )  # fmt: skip
 
 
+def number_of_tasks(
+    dataset: str, classes: int, per_task: int, num_tasks: int | None
+) -> int:
+    """`num_tasks`, None being as many as there are classes for; ValueError if more."""
+    if per_task < 1 or (num_tasks is not None and num_tasks < 1):
+        raise ValueError(
+            f"classes_per_task={per_task} and num_tasks={num_tasks}: at least 1 each."
+        )
+    most = classes // per_task
+    tasks = most if num_tasks is None else num_tasks
+    if not 1 <= tasks <= most:
+        raise ValueError(
+            f"{tasks or 1} tasks of {per_task} new classes need {(tasks or 1) * per_task}"
+            f" classes; {dataset} has {classes}: num_tasks={max(most, 1)} with "
+            f"classes_per_task={min(per_task, classes)} works."
+        )
+    return tasks
+
+
 def check_offers(offers: str | tuple[str, ...], fit_per_class: int) -> tuple[str, ...]:
     """The offers as a tuple. Raises ValueError for 'validation' without 'fit'."""
     offers = (offers,) if isinstance(offers, str) else tuple(offers)

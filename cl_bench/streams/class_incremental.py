@@ -96,7 +96,9 @@ def make(
         tune_per_class=tune_per_class,
         scale=scale,
     )
-    tasks = _number_of_tasks(dataset, images.num_classes, classes_per_task, num_tasks)
+    tasks = _by_class.number_of_tasks(
+        dataset, images.num_classes, classes_per_task, num_tasks
+    )
     _check_rules(active, best_validation, fit_per_class, epochs)
     if augment or augment_test:
         _check_crop(dataset, images.image_shape, crop_padding)
@@ -165,24 +167,6 @@ def make(
         return _by_class.flattened(made, flatten)
 
     return Stream(spec, images.load, start, batch, held_out)
-
-
-def _number_of_tasks(
-    dataset: str, classes: int, per_task: int, num_tasks: int | None
-) -> int:
-    if per_task < 1 or (num_tasks is not None and num_tasks < 1):
-        raise ValueError(
-            f"classes_per_task={per_task} and num_tasks={num_tasks}: at least 1 each."
-        )
-    most = classes // per_task
-    tasks = most if num_tasks is None else num_tasks
-    if not 1 <= tasks <= most:
-        raise ValueError(
-            f"{tasks or 1} tasks of {per_task} new classes need {(tasks or 1) * per_task}"
-            f" classes; {dataset} has {classes}: num_tasks={max(most, 1)} with "
-            f"classes_per_task={min(per_task, classes)} works."
-        )
-    return tasks
 
 
 def _check_rules(active: str, best_validation: bool, fit: int, epochs: int) -> None:

@@ -138,7 +138,7 @@ def make_spec(
         )
     steps = images.num_train // batch_size if steps_per_task is None else steps_per_task
     segment = steps if steps_per_segment is None else steps_per_segment
-    _check_steps(steps, segment, batch_size)
+    check_steps(steps, segment, batch_size)
     offers = (offers,) if isinstance(offers, str) else tuple(offers)
     _check_offers(offers, images)
     return StreamSpec(
@@ -156,7 +156,8 @@ def make_spec(
     )
 
 
-def _check_steps(steps: int, segment: int, batch_size: int) -> None:
+def check_steps(steps: int, segment: int, batch_size: int) -> None:
+    """Raise ValueError for a task without steps, or segments that do not divide it."""
     if steps < 1 or steps * batch_size >= 2**31:
         raise ValueError(
             f"steps_per_task={steps} with batch_size={batch_size}: a task has at least "

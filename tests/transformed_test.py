@@ -1,0 +1,172 @@
+"""Transformed and mixed streams: what each task shows, and to which outputs it maps."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from cl_bench.streams import _views, mixed, transformed
+
+close = chex.assert_trees_all_close
+
+
+def make(**options: Any):
+    return transformed.make(**{"num_tasks": 3, "batch_size": 10, **options})
+
+
+def task_of(stream, task=0, seed=0):
+    data = jax.tree.map(jnp.asarray, stream.load())
+    return data, jax.jit(stream.start)(data, jax.random.key(seed), jnp.int32(task))
+
+
+def walk(stream, task=0, seed=0, steps=None):
+    data, state = task_of(stream, task, seed)
+    read = jax.jit(jax.vmap(lambda i: stream.batch(data, state, i)))
+    batches = jax.tree.map(np.asarray, read(jnp.arange(steps or 20)))
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), batches)
+
+
+def held_out(stream, task, now=2, i=0):
+    data, state = task_of(stream, task)
+    read = jax.jit(stream.held_out, static_argnums=2)
+    return jax.tree.map(np.asarray, read(data, state, "test", jnp.int32(now), i))
+
+
+def test_permuted_tasks_move_a_fraction_of_the_pixels():
+    stream = make(fraction=0.25)
+    moved = []
+    for task in range(3):
+        index = np.asarray(task_of(stream, task)[1].views.index)[:, 0]
+        assert sorted(index) == list(range(64))
+        moved.append(frozenset(np.flatnonzero(index != np.arange(64))))
+        assert 0 < len(moved[-1]) <= 16
+        test_x = stream.load().test_x[:100, index].astype(np.float32) / 255
+        close(held_out(stream, task).x, test_x)
+    assert len(set(moved)) == 3
+    whole = np.asarray(task_of(make(), 0)[1].views.index)[:, 0]
+    assert np.mean(whole != np.arange(64)) > 0.8
+    first = make(identity_first=True)
+    assert (np.asarray(task_of(first, 0)[1].views.index)[:, 0] == np.arange(64)).all()
+
+
+def test_rotation_as_scipy():
+    rng = np.random.default_rng(0)
+    image = rng.uniform(size=(9, 9, 2)).astype(np.float32)
+    for degrees in (0.0, 30.0, 90.0, 200.0):
+        index, weight = _views.rotated(image.shape, jnp.float32(degrees))
+        view = _views.View(index, weight, jnp.arange(2))
+        found = _views.seen(view, None, jnp.asarray(image.reshape(1, -1)))
+        expected = ndimage.rotate(image, degrees, (0, 1), reshape=False, order=1,
+                                  mode="grid-constant")  # fmt: skip
+        close(found.reshape(image.shape), expected.astype(np.float32), atol=1e-4)
+
+
+def test_rotated_tasks_turn_by_equal_or_by_random_angles():
+    even = make(view="rotate", degrees=90.0)
+    images = even.load().test_x[:100].reshape(-1, 8, 8).astype(np.float32) / 255
+    for task in range(3):
+        turned = np.rot90(images, task, axes=(1, 2)).reshape(100, -1)
+        close(held_out(even, task).x, turned, atol=1e-5)
+    views = [task_of(make(view="rotate"), t)[1].views.weight for t in range(3)]
+    assert not np.allclose(views[0], views[1]) and not np.allclose(views[1], views[2])
+
+
+def test_a_gradual_drift_ends_where_the_next_task_starts():
+    stream = make(view="rotate", degrees=40.0, gradual=True)
+    steps = stream.spec.steps_per_task
+    data, state = task_of(stream, 1)
+    rows = np.asarray(state.order)[0]
+    for i, part in ((0, 1 / steps), (steps - 1, 1.0)):
+        index, weight = _views.rotated((8, 8, 1), jnp.float32(40 + 40 * part))
+        view = _views.View(index, weight, jnp.arange(10))
+        x = data.train_x[rows[i * 10 : i * 10 + 10]].astype(jnp.float32) / 255
+        close(stream.batch(data, state, i).x, _views.seen(view, None, x), atol=1e-5)
+    next_start, _ = _views.rotated((8, 8, 1), jnp.float32(80))
+    chex.assert_trees_all_equal(state.views.index, next_start)
+
+
+def test_label_permutations_of_a_fraction():
+    stream = make(view="relabel", fraction=0.4)
+    data = stream.load()
+    for task in range(3):
+        labels = np.asarray(task_of(stream, task)[1].views.labels)
+        assert sorted(labels) == list(range(10))
+        assert (labels != np.arange(10)).sum() <= 4
+        found = held_out(stream, task)
+        close(found.y, labels[data.test_y[:100]].astype(np.int32))
+        close(found.x, data.test_x[:100].astype(np.float32) / 255)
+
+
+@pytest.mark.parametrize("training", ["cumulative", "joint"])
+def test_joint_training_shows_examples_as_all_tasks_concerned_do(training):
+    stream = make(training=training, scenario="class", active="seen")
+    found = walk(stream, task=1, steps=60)
+    tasks = {0, 1} if training == "cumulative" else {0, 1, 2}
+    assert set(found.task) == tasks
+    data, state = task_of(stream, 1)
+    known = {row.tobytes(): int(y) for row, y in zip(data.train_x, data.train_y,
+                                                     strict=True)}  # fmt: skip
+    index = np.asarray(state.views.index)[:, :, 0]
+    for x, y, task in zip(found.x[:50], found.y[:50], found.task[:50], strict=True):
+        original = np.empty(64, np.uint8)
+        original[index[task]] = np.round(x * 255).astype(np.uint8)
+        assert y == known[original.tobytes()] + 10 * task
+    in_play = found.classes[0].sum()
+    assert in_play == (20 if training == "cumulative" else 30)
+    shares = np.bincount(found.task) / len(found.task)
+    assert abs(shares[:2] - 1 / len(tasks)).max() < 0.1
+
+
+def test_an_epoch_shows_every_image_once_and_the_next_in_another_order():
+    stream = make(epochs=2)
+    n = len(stream.load().train_y)
+    found = walk(stream, steps=stream.spec.steps_per_task)
+    assert stream.spec.steps_per_task == 2 * (n // 10)
+    first, second = np.split(found.x, 2)
+    assert len({row.tobytes() for row in first}) > 0.98 * n
+    assert not np.array_equal(first, second)
+
+
+def test_mixed_sets_in_one_frame_with_their_own_labels():
+    stream = mixed.make(image_shape=(12, 10), batch_size=10)
+    spec, data = stream.spec, stream.load()
+    assert spec.num_tasks == 2 and spec.num_outputs == 20
+    digits = held_out(stream, 0)
+    image = digits.x[0].reshape(12, 10)
+    assert image[2:10, 1:9].max() > 0 and image[:2].max() == image[10:].max() == 0
+    close(digits.y, data.test_y[:100].astype(np.int32))
+    other = held_out(stream, 1)
+    valid = other.weight > 0
+    assert (other.y[valid] >= 10).all() and (other.task == 1).all()
+    assert other.classes[0, 10:].all() and not other.classes[0, :10].any()
+    assert set(walk(mixed.make(training="joint", batch_size=10)).task) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"fraction": 1.5}, "from 0 to 1"),
+        ({"degrees": 10.0}, "view='rotate'"),
+        ({"view": "rotate", "gradual": True, "training": "joint"}, "sequential"),
+    ],
+)
+def test_settings_of_views_that_cannot_be(options, text):
+    with pytest.raises(ValueError, match=text):
+        make(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"datasets": ("digits",)}, "two names or more"),
+        ({"image_shape": (4, 4)}, "at least 8 and 8"),
+        ({"batch_size": 10**6}, "smallest task"),
+    ],
+)
+def test_settings_of_mixed_sets_that_cannot_be(options, text):
+    with pytest.raises(ValueError, match=text):
+        mixed.make(**options)

@@ -14,9 +14,10 @@ are theirs for each scenario (`COEFFICIENTS`, in their units), translated to our
               smoke   digits, 2 tasks, seconds
 
 Departures: 28 x 28 images, standardised (theirs are padded to 32 x 32); an epoch leaves
-its last incomplete batch out; rehearsal mixes half a batch of stored examples into every
-batch where their code lengthens the epoch; LwF, which they ran with van de Ven's code, is
-run on this protocol.
+its last incomplete batch out; the batches of rehearsal, half new and half stored, are 64
+in the first task; GEM holds the last 275 examples of each task, where theirs shares 1100
+equally among the tasks so far; LwF, which they ran with van de Ven's code, is run on
+this protocol.
 
 Published, mean and SD of 10 runs:
 
@@ -79,7 +80,7 @@ def sweep(add, config):
     """The rows of the published table."""
     _, scenario, mode = config.study.split("-")
     if mode == "gem":
-        gem = {"name": "gem", "margin": 0.5, "memory_per_task": 880, **SGD}
+        gem = {"name": "gem", "margin": 0.5, "memory_per_task": 275, **SGD}
         add("gem", method=gem)
         return
     values = {name: c[SCENARIOS.index(scenario)] for name, c in COEFFICIENTS.items()}
@@ -98,8 +99,10 @@ def sweep(add, config):
     add("mas", method={**mas, **ADAM})
     add("lwf", method=_lwf(scenario))
     for capacity in (1100, 4400):
+        # Half of every batch is new: twice as many steps a task, as in their code.
         memory = {"name": "naive_rehearsal", "capacity": capacity, **ADAM}
-        add(f"rehearsal {capacity}", method=memory)
+        half = {"batch_size": config.stream["batch_size"] // 2}
+        add(f"rehearsal {capacity}", method=memory, stream=half)
     add("offline", stream={"training": "joint"})
 
 

@@ -1,0 +1,171 @@
+"""The rehearsal methods against the numpy oracles, across two task boundaries."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from cl_bench.methods import (
+    agem,
+    der,
+    der_plus_plus,
+    experience_replay,
+    gem,
+    naive_rehearsal,
+)
+from tests import tiny
+from tests.reference import der as oracle_der
+from tests.reference import gem as oracle_gem
+from tests.reference import memory as oracle_memory
+from tests.reference import mlp as oracle_mlp
+from tests.reference import replay as oracle_replay
+from tests.rehearsal_setting import (
+    DATA,
+    LENGTH,
+    NET,
+    REPLAYED,
+    SPEC,
+    STEP_SIZE,
+    STEPS,
+    TASKS,
+    Filled,
+    compare,
+    current,
+    end_key,
+    examples,
+    flat_grads,
+    keys,
+    numbers_of,
+    oracle_ring,
+    picked,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("policy", "weighting", "r"),
+    [("reservoir", "union", 0.7), ("class_balanced", "half", 1.0)],
+)
+def test_experience_replay(policy, weighting, r):
+    hyper = experience_replay.Hyper(
+        step_size=STEP_SIZE, replay_weight=r, capacity=15, replay_batch_size=REPLAYED,
+        policy=policy, weighting=weighting,
+    )  # fmt: skip
+    memory = Filled(policy, 15)
+
+    def grads_of(i, params, learner):
+        old = picked(jax.random.fold_in(keys(i)[0], 0), memory.places)
+        memory.take_in(i)
+        replayed = old and (*examples(old), np.ones(REPLAYED))
+        return oracle_replay.grads(
+            params, current(i), replayed, weighting=weighting, r=r
+        )
+
+    _, after = compare(experience_replay.make(NET, SPEC, hyper), grads_of)
+    chex.assert_trees_all_equal(after.extra["memory"].x[-1], examples(memory.places)[0])
+
+
+@pytest.mark.parametrize("weighting", ["union", "by_task"])
+def test_naive_rehearsal(weighting):
+    hyper = naive_rehearsal.Hyper(
+        step_size=STEP_SIZE, replay_weight=0.8, capacity=17,
+        replay_batch_size=REPLAYED, weighting=weighting,
+    )  # fmt: skip
+    kept: dict[int, list[int]] = {}
+
+    def stored(learner):
+        """The kept examples in the order of the method's places, once checked."""
+        memory = learner.extra["memory"]
+        all_x = DATA.x.reshape(-1, tiny.INPUTS)
+        places = [
+            int(np.flatnonzero((all_x == x).all(1))[0]) if filled else -1
+            for x, filled in zip(memory.x, memory.filled, strict=True)
+        ]
+        expected = sorted(e for numbers in kept.values() for e in numbers)
+        assert sorted(e for e in places if e >= 0) == expected
+        return places
+
+    def grads_of(i, params, learner):
+        task, first = divmod(i, LENGTH)
+        old = picked(jax.random.fold_in(keys(i)[0], 0), stored(learner))
+        if first == LENGTH - 1:
+            draws = np.asarray(jax.random.uniform(end_key(task), (LENGTH, tiny.BATCH)))
+            own = DATA.weight[task * LENGTH : i + 1].ravel() > 0
+            numbers = (task * LENGTH * tiny.BATCH + np.flatnonzero(own)).tolist()
+            kept.update(
+                oracle_memory.equal_share(kept, numbers, draws.ravel()[own], 17)
+            )
+        return oracle_replay.grads(
+            params, current(i), old and (*examples(old), np.ones(REPLAYED)),
+            weighting=weighting, r=0.8, tasks_before=task,
+        )  # fmt: skip
+
+    before, _ = compare(naive_rehearsal.make(NET, SPEC, hyper), grads_of)
+    filled = before.extra["memory"].filled.sum(axis=1)
+    assert [filled[0], filled[LENGTH], filled[-1]] == [0, 17, 16]
+
+
+@pytest.mark.parametrize(
+    ("method", "normalise"), [(der, "sum"), (der_plus_plus, "mean")]
+)
+def test_der(method, normalise):
+    hyper = method.Hyper(
+        step_size=STEP_SIZE, alpha=0.3, capacity=15, replay_batch_size=REPLAYED,
+        normalise=normalise,
+    )  # fmt: skip
+    memory, logits = Filled("reservoir", 15), np.zeros((STEPS * tiny.BATCH, 4))
+
+    def grads_of(i, params, learner):
+        loss_key = keys(i)[0]
+        first, second = (
+            picked(jax.random.fold_in(loss_key, k), memory.places) for k in (0, 2)
+        )
+        logits[numbers_of(i)] = oracle_mlp.forward(params, DATA.x[i])[0]
+        memory.take_in(i)
+        return oracle_der.grads(
+            params, current(i), first and (examples(first)[0], logits[first]),
+            second and method is der_plus_plus and examples(second) or None,
+            alpha=0.3, beta=0.5, normalise=normalise,
+        )  # fmt: skip
+
+    compare(method.make(NET, SPEC, hyper), grads_of)
+
+
+def test_agem():
+    per_task, moved = 7, []
+    hyper = agem.Hyper(
+        step_size=STEP_SIZE, memory_per_task=per_task, reference_batch_size=REPLAYED
+    )
+
+    def grads_of(i, params, learner):
+        task = i // LENGTH
+        g, back = flat_grads(params, *current(i))
+        if task == 0:
+            return back(g)
+        past = oracle_ring(per_task, i)[: task * per_task]
+        grad_key = jax.random.fold_in(tiny.step_key(i), 1)
+        old = picked(jax.random.fold_in(grad_key, 0), past)
+        used = oracle_gem.agem(g, flat_grads(params, *examples(old))[0])
+        moved.append(not np.array_equal(g, used))
+        return back(used)
+
+    compare(agem.make(NET, SPEC, hyper), grads_of)
+    assert 3 < sum(moved) < len(moved) - 3
+
+
+def test_gem():
+    per_task, moved = 7, []
+    hyper = gem.Hyper(step_size=STEP_SIZE, memory_per_task=per_task)
+
+    def grads_of(i, params, learner):
+        task = i // LENGTH
+        g, back = flat_grads(params, *current(i))
+        if task == 0:
+            return back(g)
+        places = np.array(oracle_ring(per_task, i)).reshape(TASKS, per_task)
+        rows = [flat_grads(params, *examples(places[k]))[0] for k in range(task)]
+        used = oracle_gem.gem(g, np.stack(rows), margin=0.5, jitter=1e-3)
+        moved.append(not np.array_equal(g, used))
+        return back(used)
+
+    compare(gem.make(NET, SPEC, hyper), grads_of)
+    assert 3 < sum(moved) < len(moved) - 3

@@ -1,0 +1,203 @@
+"""GEM's quadratic programme, and the limits of the rehearsal methods."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import nnls
+
+from cl_bench.losses import squared_error
+from cl_bench.methods import (
+    _quadratic,
+    _replay,
+    agem,
+    backprop,
+    der,
+    der_plus_plus,
+    experience_replay,
+    gem,
+    naive_rehearsal,
+)
+from cl_bench.networks import mlp
+from cl_bench.types import Clock
+from tests import tiny
+from tests.reference import gem as oracle_gem
+from tests.reference import mlp as oracle_mlp
+
+# ---- the quadratic programme
+
+
+@pytest.mark.parametrize(("n", "rank"), [(1, 4), (5, 40), (20, 60), (20, 6)])
+def test_quadratic_programme(n, rank):
+    rng = np.random.default_rng(n + rank)
+    a = rng.normal(size=(30, n, rank)) + rng.normal(size=(30, 1, rank))
+    p = (a @ a.transpose(0, 2, 1) / rank + 1e-3 * np.eye(n)).astype(np.float32)
+    c = rng.normal(size=(30, n)).astype(np.float32)
+    w = np.asarray(jax.jit(jax.vmap(_quadratic.solve))(p, c), np.float64)
+    p, c = p.astype(np.float64), c.astype(np.float64)
+    y = np.einsum("bij,bj->bi", p, w) + c  # multipliers
+    size = np.abs(c).max(1) + np.abs(w).max(1)
+    assert (w >= 0).all()
+    assert (y.min(1) > -1e-6 * size).all()
+    assert (np.abs(w * y).max(1) < 1e-6 * size**2).all()
+    for i in range(30):
+        root = np.linalg.cholesky(p[i])
+        expected, _ = nnls(root.T, np.linalg.solve(root, -c[i]))
+        value = lambda u, i=i: 0.5 * u @ p[i] @ u + c[i] @ u
+        assert value(w[i]) == pytest.approx(value(expected), abs=1e-5 * size[i])
+        if rank > n:
+            chex.assert_trees_all_close(w[i], expected, rtol=2e-3, atol=2e-3)
+
+
+def test_gem_projection():
+    rng = np.random.default_rng(0)
+    past = np.array([True, True, True, False])
+    g = rng.normal(size=(20, 30)).astype(np.float32) + np.float32(0.3)
+    rows = rng.normal(size=(20, 4, 30)).astype(np.float32) * past[:, None]
+    rows += np.float32(0.2) * past[:, None]
+    project = jax.vmap(lambda g, rows: gem.project(g, rows, past, 0.5, 1e-3))
+    found = np.asarray(jax.jit(project)(g, rows))
+    for i in range(20):
+        expected = oracle_gem.gem(
+            g[i].astype(float), rows[i, :3].astype(float), margin=0.5, jitter=1e-3
+        )
+        chex.assert_trees_all_close(found[i], expected, rtol=1e-5, atol=1e-5)
+        conflict = (rows[i, :3] @ g[i]).min() < 0
+        assert conflict == (not np.array_equal(found[i], g[i]))
+        assert (rows[i, :3] @ found[i]).min() > -0.01  # 0, but for the jitter
+    assert 0 < (found != g).any(axis=1).sum() < 20
+
+
+def test_agem_projection():
+    rng = np.random.default_rng(0)
+    g = {"a": rng.normal(size=7).astype(np.float32)}
+    against, along = ({"a": s * g["a"] + 0.5} for s in (-1, 1))
+    chex.assert_trees_all_equal(agem.project(g, along), g)
+    found = agem.project(g, against)
+    assert g["a"] @ against["a"] < -1
+    assert abs(found["a"] @ against["a"]) < 1e-5
+    chex.assert_trees_all_close(found["a"], oracle_gem.agem(g["a"], against["a"]))
+    chex.assert_trees_all_equal(agem.project(g, {"a": 0 * g["a"]}), g)
+
+
+# ---- limits
+
+
+NET = mlp.make(tiny.SPEC, widths=(8, 6))
+
+
+def same_batch(steps):
+    """One minibatch again and again: no task can conflict with another."""
+    one = tiny.batches(1)
+    return jax.tree.map(lambda a: np.tile(a, (steps,) + (1,) * (a.ndim - 1)), one)
+
+
+@pytest.mark.parametrize(
+    ("method", "hyper"),
+    [
+        (agem, agem.Hyper(memory_per_task=4, reference_batch_size=50)),
+        (gem, gem.Hyper(memory_per_task=4)),
+    ],
+)
+def test_without_conflict_it_is_fine_tuning(method, hyper):
+    data = jax.tree.map(jnp.asarray, same_batch(20))
+
+    def last(made):
+        def body(learner, inputs):
+            i, batch = inputs
+            clock = Clock(i, i // 10, i % 10)
+            learner, _ = made.step(tiny.step_key(i), clock, batch, learner)
+            return learner, learner.net.params
+
+        steps = jnp.arange(20, dtype=jnp.int32)
+        run = tiny.quick_jit(
+            lambda: jax.lax.scan(body, made.init(tiny.KEY), (steps, data))
+        )
+        return run()[1]
+
+    plain = last(backprop.make(NET, tiny.SPEC, backprop.Hyper()))
+    chex.assert_trees_all_close(
+        last(method.make(NET, tiny.SPEC, hyper)), plain, atol=1e-7
+    )
+
+
+def test_a_memory_of_everything_trains_on_everything():
+    data = tiny.batches(11)
+    hyper = experience_replay.Hyper(capacity=60, replay_batch_size=40)
+    method = experience_replay.make(NET, tiny.SPEC, hyper)
+    learners = tiny.run(method, tiny.at(data, slice(10)))[1]
+    learner = tiny.at(jax.tree.map(jnp.asarray, learners), 9)
+    step = lambda key: method.step(key, tiny.clock(10), tiny.at(data, 10), learner)[1]
+    keys = jax.random.split(tiny.KEY, 500)
+    mean = jax.tree.map(
+        lambda g: np.asarray(g).mean(0), tiny.quick_jit(jax.vmap(step))(keys).grads
+    )
+    x, y = data.x.reshape(-1, tiny.INPUTS), data.y.ravel()
+    weight = np.r_[np.full(40, 40 / 40), np.ones(4)]  # 40 replayed of 40 stored
+    expected = oracle_mlp.loss_and_grads(
+        learner.net.params, x, y, example_weight=weight
+    )[2]
+    norm = lambda tree: np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(tree)))
+    miss = lambda tree: norm(jax.tree.map(lambda a, b: a - b, tree, expected))
+    own = oracle_mlp.loss_and_grads(learner.net.params, x[40:], y[40:])[2]
+    assert miss(mean) < 0.05 * norm(expected) < 0.1 * miss(own)
+
+
+def test_der_plus_plus_without_labels_is_der():
+    options = {"alpha": 0.4, "capacity": 9}
+    plus = der_plus_plus.make(NET, tiny.SPEC, der_plus_plus.Hyper(**options, beta=0.0))
+    plain = der.make(NET, tiny.SPEC, der.Hyper(**options))
+    data = tiny.batches(12)
+    first, second = (tiny.run(made, data)[1].net for made in (plus, plain))
+    chex.assert_trees_all_close(first, second, atol=1e-6)
+
+
+def test_logits_of_outputs_out_of_play_are_not_held_on_to():
+    then = jnp.array([[1.0, -1e9, 3.0]])
+    now, classes = jnp.array([[0.0, 5.0, 1.0]]), jnp.array([[True, False, True]])
+    for normalise, expected in (("sum", 5.0), ("mean", 2.5)):
+        found = der.squared_distance(then, now, classes, normalise)
+        chex.assert_trees_all_close(found, np.array([expected]))
+
+
+@pytest.mark.parametrize("weighting", ["union", "half", "by_task"])
+def test_nothing_to_replay_has_no_share(weighting):
+    batch = tiny.at(tiny.batches(1), 0)
+    none = batch._replace(weight=np.zeros(4))
+    share = partial(_replay.share, weighting)
+    assert share(1.0, batch, none, 3) == 0 == share(0.0, batch, batch, 3)
+    assert share(1.0, batch, batch, 3) == {"by_task": 0.75}.get(weighting, 0.5)
+
+
+REAL = tiny.SPEC._replace(loss=squared_error)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "spec", "message"),
+    [
+        (experience_replay, {"policy": "class_balanced", "capacity": 3}, tiny.SPEC,
+         "each of the 4 classes: at least 4, or policy='reservoir'"),
+        (experience_replay, {"policy": "class_balanced"}, REAL, "needs labels"),
+        (experience_replay, {"capacity": 0}, tiny.SPEC, "at least 1 example"),
+        (experience_replay, {"capacity": 2**30}, tiny.SPEC, "at most 134217728"),
+        (experience_replay, {"policy": "ring"}, tiny.SPEC, "boundaries: agem, gem"),
+        (experience_replay, {"weighting": "by_task"}, tiny.SPEC, "naive_rehearsal"),
+        (experience_replay, {"replay_batch_size": 0}, tiny.SPEC, "is backprop"),
+        (naive_rehearsal, {"capacity": 1}, tiny.SPEC, "2 tasks: at least 2"),
+        (naive_rehearsal, {"weighting": "best"}, tiny.SPEC, "union, half, by_task"),
+        (der, {"normalise": "max"}, tiny.SPEC, "none of mean, sum"),
+        (der_plus_plus, {"capacity": 0}, tiny.SPEC, "at least 1 example"),
+        (agem, {"capacity": 400}, tiny.SPEC, "memory_per_task=200 fits"),
+        (agem, {"reference_batch_size": 0}, tiny.SPEC, "at least 1 example"),
+        (gem, {"capacity": 1}, tiny.SPEC, "need capacity=2 at least"),
+        (gem, {"memory_per_task": 0}, tiny.SPEC, "at least 1 example"),
+        (gem, {"memory_per_task": 2**28}, tiny.SPEC, "does not fit in 8 GiB"),
+    ],
+)  # fmt: skip
+def test_a_memory_that_cannot_work_is_refused(method, settings, spec, message):
+    net = mlp.make(spec, widths=(3,))
+    with pytest.raises(ValueError, match=message):
+        method.make(net, spec, method.Hyper(**settings))

@@ -60,9 +60,12 @@ def curves(
     key = None if part else _legend(names, room)
     pick = alt.selection_point(name="pick", fields=["arm"], bind="legend")
     base = alt.Chart(ROWS).encode(
-        x=alt.X("task:Q", title="Task", scale=alt.Scale(nice=False, zero=False)),
+        x=alt.X(
+            "task:Q", title="Task", scale=alt.Scale(nice=False, zero=False),
+            axis=task_axis(panel.num_tasks),
+        ),
         color=alt.Color("arm:N", scale=scale, legend=key, sort=None),
-    )
+    )  # fmt: skip
     title = labels.axis_title(labels.parent(metric) if part else metric)
     y = alt.Scale(zero=False, domain=list(domain) if domain else alt.Undefined)
     band = base.mark_area().encode(
@@ -86,7 +89,14 @@ def curves(
     layers = [band, line.add_params(pick), dots.add_params(near)]
     if not any("low" in row for row in rows):
         layers = layers[1:]
-    return _finished(alt.layer(*layers), rows, height, part)
+    return finished(alt.layer(*layers), rows, height, part)
+
+
+def task_axis(num_tasks: int) -> alt.Axis:
+    """Of few tasks each has its tick: there is no task 1.5."""
+    if num_tasks > 12:
+        return alt.Axis()
+    return alt.Axis(values=list(range(1, num_tasks + 1)), format="d")
 
 
 def _legend(names: list[str], room: int) -> alt.Legend:
@@ -99,18 +109,18 @@ def _legend(names: list[str], room: int) -> alt.Legend:
 def _rows(positions: np.ndarray, name: str, band: Band) -> list[dict[str, Any]]:
     rows = []
     for i in np.nonzero(band.n)[0]:
-        row = {"arm": name, "task": _short(positions[i]), "n": int(band.n[i])}
-        row["mean"] = _short(band.estimate[i])
+        row = {"arm": name, "task": rounded(positions[i]), "n": int(band.n[i])}
+        row["mean"] = rounded(band.estimate[i])
         if np.isfinite(band.low[i]):
-            row |= {"low": _short(band.low[i]), "high": _short(band.high[i])}
+            row |= {"low": rounded(band.low[i]), "high": rounded(band.high[i])}
         rows.append(row)
     return rows
 
 
-def _short(value: float) -> float | int:
+def rounded(value: float) -> float | int:
     """Five figures are more than a screen can show; the CSV has them all."""
-    rounded = float(f"{value:.5g}")
-    return int(rounded) if rounded.is_integer() and abs(rounded) < 1e9 else rounded
+    number = float(f"{value:.5g}")
+    return int(number) if number.is_integer() and abs(number) < 1e9 else number
 
 
 def _tooltip(title: str, first: str = "task:Q", name: str = "Task") -> list[Any]:
@@ -132,10 +142,10 @@ def sweep_scores(panel: Panel, sweep: Sweep, *, height: int = 220) -> dict[str, 
             continue
         x = point.text if sweep.scale == "category" else float(point.value)
         row = {"arm": point.others or sweep.method, "value": x}
-        row |= {"n": len(point.arm.runs), "mean": _short(point.score.estimate)}
+        row |= {"n": len(point.arm.runs), "mean": rounded(point.score.estimate)}
         if np.isfinite(point.score.low):
-            row["low"] = _short(point.score.low)
-            row["high"] = _short(point.score.high)
+            row["low"] = rounded(point.score.low)
+            row["high"] = rounded(point.score.high)
         rows.append(row)
     names = list(dict.fromkeys(str(row["arm"]) for row in rows))
     kind = "N" if sweep.scale == "category" else "Q"
@@ -158,7 +168,7 @@ def sweep_scores(panel: Panel, sweep: Sweep, *, height: int = 220) -> dict[str, 
         y="mean:Q", tooltip=_tooltip(title, f"value:{kind}", short(sweep.setting))
     )
     chart = alt.layer(*([rule] if any("low" in r for r in rows) else []), line, dots)
-    return _finished(chart, rows, height, "")
+    return finished(chart, rows, height, "")
 
 
 def _x_axis(sweep: Sweep, texts: list[str]) -> dict[str, Any]:
@@ -175,9 +185,10 @@ def _cycled(n: int) -> list[str]:
     return [palette.COLOURS[i % len(palette.COLOURS)] for i in range(n)]
 
 
-def _finished(
+def finished(
     chart: Any, rows: list[dict[str, Any]], height: int, title: str
 ) -> dict[str, Any]:
+    """The specification with its data, in the page's style, as wide as its place."""
     chart = chart.properties(width="container", height=height)
     if title:
         chart = chart.properties(title=title)

@@ -19,6 +19,10 @@ class Label(NamedTuple):
 
 _SCORE = {"unit": "%", "scale": 100.0, "better": "higher", "worst": 0.0}
 _START = "measured before the task's first step, on its first 2,000 examples"
+AVERAGE = "average_accuracy_so_far"
+"""Derived from the accuracy matrix, and from then on a metric as any other."""
+PER_TASK = ("accuracy_on", "initial_accuracy_on", "anytime_accuracy_on")
+"""Metrics with a column a task, 'accuracy_on/3': shown as matrices, not as curves."""
 LABELS = {
     "online_accuracy": Label(
         "Online accuracy",
@@ -46,6 +50,12 @@ LABELS = {
         **_SCORE,
         formula="accuracy on held-out examples of the task, at the end of each segment "
         "(shown: of the task's last one)",
+    ),
+    AVERAGE: Label(
+        "Average accuracy so far",
+        **_SCORE,
+        formula="ACC_i = (1/i) Σ_{j≤i} R_ij, the test accuracy after task i on the tasks "
+        "learned so far, tasks weighted equally; at the last task: ACC",
     ),
     "sample_plasticity": Label(
         "Sample plasticity",
@@ -184,7 +194,7 @@ LABELS = {
         formula="share of runs that are not finite any more",
     ),
 }
-SCORES = ("online_accuracy", "test_accuracy", "online_loss")
+SCORES = ("online_accuracy", "test_accuracy", AVERAGE, "online_loss")
 """The metric that the summary is about: the first of these that was recorded."""
 
 

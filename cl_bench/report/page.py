@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cl_bench.atomic import replacing
-from cl_bench.report import charts, cost_tables, html_tables, labels, palette, sections
+from cl_bench.report import (
+    charts,
+    cost_tables,
+    forgetting_charts,
+    html_tables,
+    labels,
+    palette,
+    sections,
+)
+from cl_bench.report.accuracies import extent
 from cl_bench.report.figures import layer_metrics, top_metrics
 from cl_bench.report.palette import Stroke
 from cl_bench.report.panels import Arm, Panel
@@ -103,6 +112,7 @@ def _panel(panel: Panel, rows: list[Row], key: str, specs: dict[str, Any]) -> st
     for i, (metric, names) in enumerate(layer_metrics(panel).items()):
         figure = _layers(panel, metric, names, named, strokes, f"{key}-{i}")
         parts.append(_figure(figure, specs))
+    parts += [_figure(f, specs) for f in _matrix_figures(arms, key)]
     swept = sweeps(panel)
     if swept:
         parts.append("<h3>Hyper-parameter sweeps</h3>")
@@ -135,6 +145,28 @@ def _curve_figures(
         name = f"Line chart: {labels.axis_title(metric)} by task"
         found.append(Figure({f"curves-{key}-{i}": spec}, caption, name=name))
     return found
+
+
+def _matrix_figures(arms: list[Arm], key: str) -> list[Figure]:
+    """Accuracy matrices and the tasks' curves, of the arms that recorded them."""
+    recorded = [(a.label, a.accuracies) for a in arms if a.accuracies is not None]
+    if not recorded:
+        return []
+    domain = extent([found for _, found in recorded])
+    curves = {
+        f"tasks-{key}-{i}": forgetting_charts.curves(label, found, domain)
+        for i, (label, found) in enumerate(recorded)
+    }
+    maps = {
+        f"matrix-{key}-{i}": forgetting_charts.heat_map(label, found)
+        for i, (label, found) in enumerate(recorded)
+    }
+    return [
+        Figure(
+            curves, sections.TASK_CURVES, "grid", "Line charts: test accuracy by task"
+        ),
+        Figure(maps, sections.MATRICES, "grid", "Heat-maps: the accuracy matrices"),
+    ]
 
 
 def _layers(

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cl_bench import stats
-from cl_bench.report import labels
+from cl_bench.report import accuracies, labels
+from cl_bench.report.accuracies import Accuracies
 from cl_bench.report.studies import Run, Study, matrix, recorded
 from cl_bench.stats import Band, Floats
 
@@ -32,6 +33,7 @@ class Arm(NamedTuple):
     bands: dict[str, Band]  # metric -> mean curve and interval, shown unit
     drawn: dict[str, Band]  # the same, averaged over blocks of `Panel.block` tasks
     curves: dict[str, Floats]  # metric -> [runs, tasks] that `bands` are the mean of
+    accuracies: Accuracies | None = None  # of every task after every task, if recorded
 
     @property
     def seeds(self) -> list[int]:
@@ -211,11 +213,12 @@ def _arm(
     empty = np.full((len(study.runs), study.num_tasks), np.nan)
     keys = dict.fromkeys(run.group for run in runs)
     diverged = np.any(of(tables["is_diverged"], False), axis=1)
+    length = _length(study, runs)
     return Arm(
         label, study.name, runs[0].method, any(r.oracle for r in runs),
         runs[0].settings, runs, {k: study.groups[k] for k in keys if k in study.groups},
-        _length(study, runs), of(tables.get("is_score", empty)),
-        np.asarray(diverged), bands, drawn, curves,
+        length, of(tables.get("is_score", empty)), np.asarray(diverged), bands, drawn,
+        curves, accuracies.of(study, rows, tables["is_diverged"][rows], length),
     )  # fmt: skip
 
 

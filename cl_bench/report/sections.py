@@ -5,12 +5,30 @@ import json
 import shlex
 from typing import Any
 
-from cl_bench.report import cost_tables, html_tables, labels, plasticity_table
+from cl_bench.report import (
+    cost_tables,
+    forgetting_table,
+    html_tables,
+    labels,
+    plasticity_table,
+)
 from cl_bench.report.palette import Stroke
 from cl_bench.report.panels import Arm, Panel
 from cl_bench.report.studies import Study
 from cl_bench.report.summary import FEW, Row, key_reading
 from cl_bench.report.sweeps import Sweep, short, shown
+
+TASK_CURVES = (
+    "<b>Each task through training.</b> Test accuracy on a task after it and each later "
+    "one was trained: mean over runs, bands their 95 % bootstrap intervals. Of more than "
+    "ten tasks, ten evenly spaced ones are drawn."
+)
+MATRICES = (
+    "<b>Accuracy matrix R.</b> Test accuracy (%) on each task (columns) after training "
+    "on each task (rows), mean over runs; row 0 is the untrained network. Below the "
+    "diagonal: what is remembered; above it: tasks not learned yet. Empty: undefined or "
+    "not evaluated; long streams are drawn in steps (tables/accuracy_matrix.csv has all)."
+)
 
 
 def text(value: Any) -> str:
@@ -51,6 +69,7 @@ def panel_head(
     if panel.score is not None:
         parts += [_reading(panel, rows), html_tables.summary(panel, rows, strokes)]
         parts.append(plasticity_table.html(panel, rows, strokes))
+    parts.append(forgetting_table.html(rows, strokes))
     parts.append(cost_tables.cost(rows, strokes))
     return "\n".join(parts)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from cl_bench.atomic import StoreError
+from cl_bench.report.labels import AVERAGE, PER_TASK, parent
 
 KEYS = {
     "run_id", "study", "benchmark", "stream", "network", "method", "arm",
@@ -55,7 +56,7 @@ def load(workdir: str | Path) -> Study:
     folder = Path(workdir)
     if not folder.is_dir():
         raise StoreError(f"{folder} is not a folder: give the --workdir of a study.")
-    records = read_records(folder)
+    records = _with_average(read_records(folder))
     described = {str(r.get("run_id")): r for r in _json(folder / "runs.json", [])}
     config = _json(folder / "config.json", {})
     runs, row_run = _runs(records, described)
@@ -64,7 +65,9 @@ def load(workdir: str | Path) -> Study:
     metrics = [
         f.name
         for f in records.schema
-        if f.name not in KEYS and (pa.types.is_floating(f.type) or _counted(f.type))
+        if f.name not in KEYS
+        and parent(f.name) not in PER_TASK
+        and (pa.types.is_floating(f.type) or _counted(f.type))
     ]
     groups = {
         p.parent.name: _json(p, {}) for p in sorted(folder.glob("groups/*/group.json"))
@@ -83,14 +86,48 @@ def matrix(study: Study, metric: str) -> np.ndarray:
     A task may have several rows (segments): metrics of its start stand on the first,
     metrics of the whole task on the last.
     """
-    flat = np.full(len(study.runs) * study.num_tasks, np.nan)
     if metric in study.metrics:
-        column = study.records[metric].cast(pa.float64())
-        values = column.to_numpy(zero_copy_only=False)
-        order = np.argsort(study.records["step"].to_numpy(), kind="stable")
-        order = order[np.isfinite(values[order])]
-        flat[study.index[order]] = values[order]  # the last assignment stays
+        return last_in_task(study, metric)
+    return np.full((len(study.runs), study.num_tasks), np.nan)
+
+
+def last_in_task(study: Study, column: str) -> np.ndarray:
+    """`matrix` of any column of the records, those of `labels.PER_TASK` too."""
+    flat = np.full(len(study.runs) * study.num_tasks, np.nan)
+    values = numbers(study.records, column)
+    order = np.argsort(study.records["step"].to_numpy(), kind="stable")
+    order = order[np.isfinite(values[order])]
+    flat[study.index[order]] = values[order]  # the last assignment stays
     return flat.reshape(len(study.runs), study.num_tasks)
+
+
+def numbers(records: pa.Table, column: str) -> np.ndarray:
+    """[rows] float64, NaN where nothing was measured."""
+    return records[column].cast(pa.float64()).to_numpy(zero_copy_only=False)
+
+
+def per_task(records: pa.Table, metric: str) -> dict[int, str]:
+    """Task j -> column 'metric/j', by j; a part that is no number is left out."""
+    names = [n for n in records.column_names if parent(n) == metric]
+    found = {n.partition("/")[2]: n for n in names}
+    return {int(j): found[j] for j in sorted(filter(str.isdecimal, found), key=int)}
+
+
+def _with_average(records: pa.Table) -> pa.Table:
+    """The records with ACC_i of every row that has accuracies: a metric as any other."""
+    columns = per_task(records, "accuracy_on")
+    if not columns or AVERAGE in records.column_names:
+        return records
+    values = np.stack([numbers(records, name) for name in columns.values()], axis=-1)
+    # A task that was not evaluated has no column, or a null where others have one; a
+    # NaN is an accuracy that is undefined, and so is then the average.
+    there = [records[name].is_valid().to_numpy() for name in columns.values()]
+    so_far = np.array(list(columns)) <= records["task"].to_numpy()[:, None]
+    counted = np.stack(there, axis=-1) & so_far
+    n = counted.sum(axis=-1)
+    total = np.where(counted, values, 0.0).sum(axis=-1)
+    average = np.where(n > 0, total / np.maximum(n, 1), np.nan)
+    return records.append_column(AVERAGE, pa.array(average))
 
 
 def recorded(study: Study) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cl_bench import stats
-from cl_bench.report import labels, plasticity
+from cl_bench.report import forgetting, labels, plasticity
 from cl_bench.report.panels import Arm, Panel
 from cl_bench.report.plasticity import FIRST_TASKS, Plasticity
 from cl_bench.report.scores import (
@@ -43,6 +43,7 @@ class Row(NamedTuple):
     pairs: int
     cost: dict[str, float | None]
     plasticity: Plasticity
+    forgetting: dict[str, Interval]  # of the accuracy matrix, {} where not recorded
 
 
 def summarise(panel: Panel, first_tasks: int = FIRST_TASKS) -> list[Row]:
@@ -82,6 +83,7 @@ def _row(panel: Panel, arm: Arm, base: Arm | None, plastic: Plasticity) -> Row:
         pairs=len(pairs),
         cost=cost(arm),
         plasticity=plastic,
+        forgetting=forgetting.of(arm),
     )
 
 

@@ -1,7 +1,11 @@
-"""The report's numbers as CSV: summary, plasticity, curves, costs. Needs no extra."""
+"""The report's numbers as CSV: summary, plasticity, forgetting, curves, costs.
+
+Needs no extra.
+"""
 
 import csv
 import io
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cl_bench.atomic import replacing
-from cl_bench.report import labels, plasticity_table
+from cl_bench.report import forgetting_table, labels, plasticity_table
 from cl_bench.report.panels import Panel
 from cl_bench.report.summary import COST, Row, cost_of
 from cl_bench.stats import Interval
@@ -23,18 +27,24 @@ def write(
 ) -> list[Path]:
     """Writes summary, plasticity, curves and cost.csv into `folder`, whole or not at all.
 
+    Where the accuracy matrix was recorded, forgetting.csv and accuracy_matrix.csv too.
     Tasks are counted from 1, values are in the unit of column `unit`, an empty cell is
     a number that there is not (the interval of a single run).
     """
     folder.mkdir(parents=True, exist_ok=True)
     both = list(zip(panels, rows, strict=True))
     summary = [_summary_row(p, row) for p, found in both for row in found]
-    files = {
+    files: dict[str, Iterable[dict[str, Any]]] = {
         "summary.csv": summary,
         "plasticity.csv": [plasticity_table.csv_row(p, r) for p, f in both for r in f],
         "curves.csv": _curves(panels),
         "cost.csv": groups,
     }
+    if any(row.forgetting for row in itertools.chain(*rows)):
+        files["forgetting.csv"] = [
+            forgetting_table.csv_row(p, r) for p, f in both for r in f if r.forgetting
+        ]
+        files["accuracy_matrix.csv"] = forgetting_table.matrix_rows(panels)
     for name, content in files.items():
         _write(folder / name, content)
     return [folder / name for name in files]

@@ -37,6 +37,16 @@ METHODS: dict[str, dict[str, Any]] = {  # settings under which a method does som
     "hare_tortoise": {"momentum": 0.9, "period": 1},
     "soft_shrink_perturb": {"shrink": 0.01},
     "weight_clipping": {"zeta": 0.9},
+    "gpm": {"bias": "train", "examples": 8},
+    "ogd": {"examples": 8},
+    "inflora": {"rank": 3, "examples": 8},
+    "ewc": {"strength": 1.0},
+    "experience_replay": {"capacity": 12},
+    "naive_rehearsal": {"capacity": 12},
+    "der": {"capacity": 12},
+    "der_plus_plus": {"capacity": 12},
+    "agem": {"memory_per_task": 5, "reference_batch_size": 6},
+    "gem": {"memory_per_task": 5},
 }
 METHOD_NETWORKS: dict[str, dict[str, Any]] = {  # what a method needs of its network
     "nap": {"norm": "layer", "spare_units": 2},
@@ -74,9 +84,33 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("upgd", {"scope": "local", "ada": True, "noise": "pooled", "step_size": 0.001}),
     ("trac", {"optimizer": "sgd"}),
     ("hare_tortoise", {"momentum": 0.9, "period": 1, "evaluate": "tortoise"}),
+    (
+        "experience_replay",
+        {"policy": "class_balanced", "weighting": "half", "capacity": 8},
+    ),
+    (
+        "ewc",
+        {
+            "mode": "online", "gamma": 0.5, "estimator": "sampled",
+            "fisher_examples": 10, "normalise": "trace", "optimizer": "adam",
+        },
+    ),
+    ("ewc", {"estimator": "batched", "strength": 1.0}),
+    ("si", {"clamp": True, "optimizer": "adam"}),
+    ("mas", {"estimator": "batched", "importance_examples": 7}),
+    ("l2_previous", {"mode": "separate", "strength": 1.0}),
+    (
+        "lora",
+        {
+            "layers": "hidden", "train_head": True, "train_bias": True,
+            "optimizer": "adam", "scaling": "by_rank", "merge_scale": 0.5,
+        },
+    ),
+    ("lwf", {"weighting": "van_de_ven", "student": "in_play", "optimizer": "adam"}),
 ]  # fmt: skip
 STREAMS: dict[str, dict[str, Any]] = {
     "permuted": SMALL_STREAM,
+    "transformed": SMALL_STREAM,
     "split_classes": SMALL_STREAM | {"classes_per_task": 1, "fit_per_class": 2},
     "stationary": SMALL_STREAM,
     "class_pairs": SMALL_STREAM | {

@@ -1,0 +1,227 @@
+"""Gradient projection memory and orthogonal gradient descent."""
+
+from functools import partial
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cl_bench.losses import squared_error
+from cl_bench.methods import _subspace, backprop, gpm, ogd
+from cl_bench.networks import cnn, mlp
+from tests import task_run, tiny
+from tests.reference import gpm as oracle_gpm
+from tests.reference import mlp as oracle_mlp
+from tests.reference import ogd as oracle_ogd
+from tests.task_run import STEPS, TASKS
+
+close = partial(chex.assert_trees_all_close, rtol=1e-5, atol=5e-6)
+SPEC = task_run.spec()
+NET = mlp.make(SPEC, widths=(8, 6))
+DATA = task_run.data()
+
+
+def low_rank(data, rank=3, seed=1):
+    """Inputs of each task in a subspace of its own, so that a memory leaves room."""
+    rng = np.random.default_rng(seed)
+    for task in range(TASKS):
+        basis = rng.normal(size=(rank, tiny.INPUTS))
+        data.x[task] = (data.x[task][..., :rank] @ basis).astype(np.float32)
+    return data
+
+
+LOW = low_rank(task_run.data())
+
+
+def first(method):
+    return oracle_mlp.cast(method.init(tiny.KEY).net.params)
+
+
+def sgd(params, grads, step_size):
+    return oracle_mlp.map_params(lambda p, g: p - step_size * g, params, grads)
+
+
+def compare(tasks, expected):
+    """Every step's parameters against the oracle's."""
+    learners = [learner for task in tasks for learner in task.steps]
+    for learner, params in zip(learners, expected, strict=True):
+        close(learner.net.params, jax.tree.map(np.float32, params))
+
+
+GPM_CASES: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "other thresholds": {
+        "threshold": 0.8, "input_threshold": 0.9, "threshold_growth": 0.05,
+        "examples": 10, "bias": "train",
+    },
+    "free head": {"head": "train", "examples": 1000},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GPM_CASES)
+def test_gpm_steps_beside_the_oracle(name):
+    settings: dict[str, Any] = {"step_size": 0.05, "examples": 30} | GPM_CASES[name]
+    hyper = gpm.Hyper(**settings)
+    method = gpm.make(NET, SPEC, hyper)
+    tasks = task_run.run(method, LOW)
+    params, expected = first(method), []
+    bases = oracle_gpm.init(params)
+    if hyper.head == "train":
+        del bases["head"]
+    for task in range(TASKS):
+        for i in range(STEPS):
+            x, y = LOW.x[task, i], LOW.y[task, i]
+            grads = oracle_mlp.loss_and_grads(params, x, y)[2]
+            frozen = task > 0 and hyper.bias == "freeze_after_first"
+            grads = oracle_gpm.project(grads, bases, frozen)
+            params = sgd(params, grads, hyper.step_size)
+            expected.append(params)
+        x = LOW.x[task].reshape(-1, tiny.INPUTS)[: hyper.examples]
+        grown = hyper.threshold_growth * task
+        epsilons = {
+            layer: grown + (hyper.input_threshold if layer == "h1" else hyper.threshold)
+            for layer in bases
+        }
+        bases = oracle_gpm.update(bases, params, x, epsilons)
+        held = tasks[task].end.extra["grad_transform_0"]
+        for layer, basis in bases.items():
+            chex.assert_trees_all_close(
+                held[layer], np.float32(basis @ basis.T), rtol=1e-4, atol=1e-4
+            )
+    compare(tasks, expected)
+    sizes = {layer: basis.shape[1] for layer, basis in bases.items()}
+    assert 3 <= sizes["h1"] < 12  # the memory holds something, and not everything
+
+
+def test_gpm_keeps_old_answers_where_all_energy_is_held():
+    """Threshold 1, the whole task stored: what task 1 was answered stays."""
+    hyper = gpm.Hyper(step_size=0.05, threshold=1.0, input_threshold=1.0, examples=1000)
+    tasks = task_run.run(gpm.make(NET, SPEC, hyper), LOW)
+    x = LOW.x[0].reshape(-1, tiny.INPUTS)
+    answers = [
+        NET.apply(t.end.net, x, train=False, key=None)[0] for t in (tasks[0], tasks[2])
+    ]
+    chex.assert_trees_all_close(*answers, rtol=1e-3, atol=1e-3)
+    moved = tasks[2].end.net.params["h1"]["kernel"]
+    assert np.max(np.abs(moved - tasks[0].end.net.params["h1"]["kernel"])) > 1e-2
+
+
+def test_gpm_threshold_1_freezes_kernels_whose_inputs_span_everything():
+    net = mlp.make(SPEC, widths=())
+    hyper = gpm.Hyper(input_threshold=1.0, examples=1000, step_size=0.5)
+    tasks = task_run.run(gpm.make(net, SPEC, hyper), DATA)
+    chex.assert_trees_all_close(
+        tasks[2].end.net.params, tasks[0].end.net.params, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_gpm_threshold_0_is_fine_tuning():
+    hyper = gpm.Hyper(step_size=0.05, **gpm.NEUTRAL)
+    plain = backprop.make(NET, SPEC, backprop.Hyper(step_size=0.05))
+    chex.assert_trees_all_close(
+        task_run.run(gpm.make(NET, SPEC, hyper), DATA)[-1].end.net.params,
+        task_run.run(plain, DATA)[-1].end.net.params,
+        rtol=1e-6, atol=1e-7,
+    )  # fmt: skip
+
+
+def test_gpm_leaves_a_head_with_outputs_of_its_own():
+    spec = task_run.spec(scenario="task", num_outputs=6)
+    net = mlp.make(spec, widths=(8, 6))
+    data = task_run.data(per_task=2)
+    hyper = gpm.Hyper(threshold=1.0, input_threshold=1.0, examples=1000, step_size=0.1)
+    tasks = task_run.run(gpm.make(net, spec, hyper), data)
+    assert sorted(tasks[0].end.extra["grad_transform_0"]) == ["h1", "h2"]
+    before, after = (tasks[i].end.net.params for i in (0, 1))
+    assert np.max(np.abs(after["head"]["bias"] - before["head"]["bias"])) > 1e-3
+    chex.assert_trees_all_equal(after["h2"]["bias"], before["h2"]["bias"])
+
+
+def test_growing_stops_at_the_threshold():
+    """Inputs e1 twice, e2 once: e1 holds 0.8 of the energy of 2 e1 and e2."""
+    inputs = jnp.array([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    for threshold, rank in ((0.0, 0), (0.79, 1), (0.81, 2), (1.0, 2)):
+        p = _subspace.grow(jnp.zeros((3, 3)), inputs, threshold)
+        close(p, np.diag([1.0, 1.0, 0.0][:rank] + [0.0] * (3 - rank)).astype("f4"))
+    p = _subspace.grow(jnp.diag(jnp.array([0.0, 1.0, 0.0])), inputs, 0.19)
+    close(p, np.diag([0.0, 1.0, 0.0]).astype("f4"))  # what is held already counts
+
+
+def test_ogd_steps_beside_the_oracle():
+    hyper = ogd.Hyper(step_size=0.05, examples=15)
+    method = ogd.make(NET, SPEC, hyper)
+    tasks = task_run.run(method, DATA)
+    params, expected, basis = first(method), [], []
+    for task in range(TASKS):
+        for i in range(STEPS):
+            x, y = DATA.x[task, i], DATA.y[task, i]
+            grads = oracle_mlp.loss_and_grads(params, x, y)[2]
+            params = sgd(params, oracle_ogd.project(grads, basis), hyper.step_size)
+            expected.append(params)
+        x = DATA.x[task].reshape(-1, tiny.INPUTS)[: hyper.examples]
+        basis = oracle_ogd.store(basis, params, x, DATA.y[task].ravel())
+    compare(tasks, expected)
+    stored = tasks[-1].end.extra["grad_transform_0"]
+    chex.assert_trees_all_close(
+        stored.T @ stored,
+        np.float32(sum(np.outer(v, v) for v in basis)),
+        rtol=1e-3, atol=1e-4,
+    )  # fmt: skip
+
+
+def test_ogd_moves_no_stored_answer_to_first_order():
+    hyper = ogd.Hyper(step_size=1e-4, examples=10)
+    method = ogd.make(NET, SPEC, hyper)
+    tasks = task_run.run(method, DATA)
+    x = DATA.x[0].reshape(-1, tiny.INPUTS)[:10]
+    y = DATA.y[0].ravel()[:10]
+
+    def answers(params):
+        state = tasks[0].end.net._replace(params=params)
+        logits = NET.apply(state, x, train=False, key=None)[0]
+        return logits[np.arange(10), y]
+
+    before, after = tasks[0].end.net.params, tasks[1].steps[-1].net.params
+    step = jax.tree.map(jnp.subtract, after, before)
+    change = jax.jvp(answers, (before,), (step,))[1]
+    size = np.sqrt(sum(np.sum(np.square(s)) for s in jax.tree.leaves(step)))
+    assert size > 1e-4
+    assert np.max(np.abs(change)) < 1e-3 * size
+
+
+def test_ogd_skips_directions_that_it_has():
+    rows = jnp.array([[1.0, 0, 0, 0], [2.0, 0, 0, 0], [0, 1.0, 1.0, 0]])
+    basis = jnp.array([[1.0, 0, 0, 0], [0, 0, 0, 0]])
+    found = ogd.new_directions(basis, rows)
+    close(
+        found.T @ found,
+        np.array([[0] * 4, [0, 0.5, 0.5, 0], [0, 0.5, 0.5, 0], [0] * 4], "f4"),
+    )
+    assert not np.any(ogd.new_directions(basis, jnp.zeros((3, 4))))
+
+
+def test_convolutions_and_regressions_are_refused():
+    images = SPEC._replace(input_shape=(6, 6, 1))
+    net = cnn.make(images, channels=(4,), kernels=(3,), dense=(5,))
+    with pytest.raises(ValueError, match="'c1' is a convolution"):
+        gpm.make(net, images, gpm.Hyper())
+    regression = task_run.spec(loss=squared_error)
+    with pytest.raises(ValueError, match="is a regression"):
+        ogd.make(NET, regression, ogd.Hyper())
+
+
+@pytest.mark.parametrize(
+    ("module", "settings", "message"),
+    [
+        (gpm, {"bias": "freeze"}, "freeze_after_first, train"),
+        (gpm, {"head": "free"}, "auto, project, train"),
+        (gpm, {"examples": 0}, "at least 1"),
+        (ogd, {"examples": 0}, "at least 1"),
+    ],
+)
+def test_options_that_do_not_exist_are_refused(module, settings, message):
+    with pytest.raises(ValueError, match=message):
+        module.make(NET, SPEC, module.Hyper(**settings))

@@ -1,0 +1,82 @@
+"""A method run over several small tasks, with every learner on the way kept."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cl_bench.types import Batch, Clock, Learner, Method, StreamSpec
+from tests import tiny
+
+TASKS, STEPS = 3, 20
+
+
+def spec(**changes: Any) -> StreamSpec:
+    """Three tasks of 20 batches, each example once."""
+    facts: dict[str, Any] = {
+        "num_tasks": TASKS,
+        "steps_per_task": STEPS,
+        "steps_per_segment": STEPS,
+        "examples_per_task": STEPS * tiny.BATCH,
+        "offers": frozenset({"boundaries", "task_id"}),
+    }
+    return tiny.SPEC._replace(**facts | changes)
+
+
+def data(seed: int = 0, per_task: int = 0) -> Any:
+    """Batches of all tasks, [TASKS, STEPS, ...].
+
+    Each task has `per_task` outputs of its own and of TASKS `per_task`; 0: all alike.
+    """
+    flat = tiny.batches(TASKS * STEPS, seed)
+    made = jax.tree.map(lambda a: a.reshape(TASKS, STEPS, *a.shape[1:]), flat)
+    task = np.broadcast_to(np.arange(TASKS)[:, None, None], made.y.shape)
+    made = made._replace(task=np.array(task, np.int32))
+    if not per_task:
+        return made
+    first = per_task * made.task
+    owner = np.arange(TASKS * per_task) // per_task
+    classes = owner == made.task[..., None]
+    return made._replace(
+        y=(made.y % per_task + first).astype(np.int32), classes=classes
+    )
+
+
+class Task(NamedTuple):
+    """The learners of one task."""
+
+    start: Learner  # after start_task
+    steps: list[Learner]  # after each step
+    end: Learner  # after end_task
+
+
+def run(method: Method, batches: Batch) -> list[Task]:
+    """All tasks, every phase compiled quickly."""
+    batches = jax.tree.map(jnp.asarray, batches)
+    step = tiny.quick_jit(method.step)
+
+    def boundary(hook: Any, key: Any, clock: Clock, learner: Learner) -> Learner:
+        train = lambda i: jax.tree.map(lambda leaf: leaf[clock.task, i], batches)
+        return hook(key, clock, train, learner)
+
+    start = tiny.quick_jit(lambda *args: boundary(method.start_task, *args))
+    end = tiny.quick_jit(lambda *args: boundary(method.end_task, *args))
+    learner, done = method.init(tiny.KEY), []
+    for task in range(TASKS):
+        key = jax.random.fold_in(tiny.KEY, 1000 + task)
+        learner = started = start(key, _clock(task, 0), learner)
+        steps = []
+        for i in range(STEPS):
+            batch = tiny.at(tiny.at(batches, task), i)
+            key_of_step = tiny.step_key(task * STEPS + i)
+            learner, _ = step(key_of_step, _clock(task, i), batch, learner)
+            steps.append(learner)
+        key = jax.random.fold_in(tiny.KEY, 2000 + task)
+        learner = end(key, _clock(task, STEPS), learner)
+        done.append(Task(started, steps, learner))
+    return done
+
+
+def _clock(task: int, i: int) -> Clock:
+    return Clock(jnp.int32(task * STEPS + i), jnp.int32(task), jnp.int32(i))

@@ -194,13 +194,17 @@ def _end_segment(lane: Lane, data, key, method: Method, carry: Carry, clock: Clo
 
 
 def _end(lane: Lane, data, key, method: Method, carry: Carry, clock: Clock):
-    """end_task -> read; the metrics' sums start anew with the next task."""
+    """end_task -> read; most metrics' sums start anew with the next task."""
     learner = restore.put_back(lane.stream.spec, carry.learner, carry.best)
     if "boundaries" in lane.needs:
         at = jax.random.fold_in(jax.random.fold_in(key, END), clock.task)
         learner = method.end_task(at, clock, lane.train(data, carry), learner)
     carry = carry._replace(learner=units.constrain(learner, lane.net.units))
     probe = lane.probe(data, key, method, carry, clock)
-    pairs = zip(lane.metrics, carry.metrics, strict=True)
+    pairs = tuple(zip(lane.metrics, carry.metrics, strict=True))
     rows = merge(metric.read(state, probe) for metric, state in pairs)
-    return carry._replace(metrics=tuple(m.init() for m in lane.metrics)), rows
+    states = tuple(
+        metric.end_task(state, probe) if metric.end_task else metric.init()
+        for metric, state in pairs
+    )
+    return carry._replace(metrics=states), rows

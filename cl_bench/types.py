@@ -194,3 +194,5 @@ class Metric(NamedTuple):
     update: Callable[[PyTree, Clock, Batch, Learner, Signals], PyTree]  # sums only
     read_segment: Callable[[PyTree, Probe], dict[str, Array]]
     read: Callable[[PyTree, Probe], dict[str, Array]]  # once a task, may be costly
+    # After `read`: the state that the next task starts with; None: init() anew.
+    end_task: Callable[[PyTree, Probe], PyTree] | None = None

@@ -19,9 +19,10 @@ def metric(
     update: Callable = lambda state, clock, batch, learner, signals: state,
     read_segment: Callable = lambda state, probe: {},
     read: Callable = lambda state, probe: {},
+    end_task: Callable | None = None,
 ) -> Metric:
-    """A Metric whose unnamed phases do nothing."""
-    return Metric(init, read_start, update, read_segment, read)
+    """A Metric whose unnamed phases do nothing, and whose state is a task's own."""
+    return Metric(init, read_start, update, read_segment, read, end_task)
 
 
 def first_activations(

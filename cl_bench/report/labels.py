@@ -21,8 +21,13 @@ _SCORE = {"unit": "%", "scale": 100.0, "better": "higher", "worst": 0.0}
 _START = "measured before the task's first step, on its first 2,000 examples"
 AVERAGE = "average_accuracy_so_far"
 """Derived from the accuracy matrix, and from then on a metric as any other."""
-PER_TASK = ("accuracy_on", "initial_accuracy_on", "anytime_accuracy_on")
-"""Metrics with a column a task, 'accuracy_on/3': shown as matrices, not as curves."""
+PER_TASK = (
+    "accuracy_on", "initial_accuracy_on", "anytime_accuracy_on",
+    *(f"pollution_{kind}" for kind in (
+        "literal", "variance_ratio", "absolute_share", "causal", "undefined",
+    )),
+)  # fmt: skip
+"""Metrics with a column a task or pair, 'accuracy_on/3': matrices, not curves."""
 LABELS = {
     "online_accuracy": Label(
         "Online accuracy",

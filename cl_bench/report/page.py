@@ -16,6 +16,7 @@ from cl_bench.report import (
     html_tables,
     labels,
     palette,
+    pollution_charts,
     sections,
 )
 from cl_bench.report.accuracies import extent
@@ -112,7 +113,8 @@ def _panel(panel: Panel, rows: list[Row], key: str, specs: dict[str, Any]) -> st
     for i, (metric, names) in enumerate(layer_metrics(panel).items()):
         figure = _layers(panel, metric, names, named, strokes, f"{key}-{i}")
         parts.append(_figure(figure, specs))
-    parts += [_figure(f, specs) for f in _matrix_figures(arms, key)]
+    matrices = [*_matrix_figures(arms, key), *_pollution_figures(arms, key)]
+    parts += [_figure(f, specs) for f in matrices]
     swept = sweeps(panel)
     if swept:
         parts.append("<h3>Hyper-parameter sweeps</h3>")
@@ -166,6 +168,24 @@ def _matrix_figures(arms: list[Arm], key: str) -> list[Figure]:
             curves, sections.TASK_CURVES, "grid", "Line charts: test accuracy by task"
         ),
         Figure(maps, sections.MATRICES, "grid", "Heat-maps: the accuracy matrices"),
+    ]
+
+
+def _pollution_figures(arms: list[Arm], key: str) -> list[Figure]:
+    """Heat-maps of the arms that recorded pollution, one a kind."""
+    maps = {
+        f"pollution-{key}-{i}-{k}": spec
+        for i, arm in enumerate(arms)
+        for k, spec in enumerate(
+            pollution_charts.heat_maps(arm.label, arm.pollution or {})
+        )
+    }
+    if not maps:
+        return []
+    return [
+        Figure(
+            maps, pollution_charts.CAPTION, "grid", "Heat-maps: pollution by task pair"
+        )
     ]
 
 

@@ -20,8 +20,24 @@ Departures: CIFAR-100 is not asked for by `five_one`; it takes any class-labelle
 defaults to `imagenet_resized/32x32` (`--config.stream.dataset=cifar100` for the paper's).
 The widths of CReLU are cut so that the number of parameters stays, as in the paper.
 
-Not measured yet: only `smoke` has been run, with both optimisers. One Adam step of `pm`
-takes 170 to 190 microseconds of one core, so that its 80 lanes take about an hour on two.
+Measured, `pm,adam`, 10 seeds, jax 0.10.2 on two CPU cores (an hour): online accuracy in
+%, mean over the run with its 95 % bootstrap interval over seeds, mean over the first and
+over the last 50 tasks; dead units, effective rank and mean |w| at task 500:
+
+                          whole run            first   last                 dead   rank   |w|
+    l2_init               83.7 [83.7 83.8]     83.6    83.8 [83.7 83.9]      0 %   15 %   .027
+    redo                  83.6 [83.5 83.6]     83.3    83.7 [83.6 83.7]      0 %   25 %   .040
+    crelu                 83.2 [83.2 83.2]     83.6    83.1 [83.1 83.1]      0 %   61 %   .243
+    l2                    83.2 [83.1 83.2]     83.0    83.3 [83.2 83.4]      1 %    7 %   .008
+    continual_backprop    82.1 [82.1 82.1]     81.7    82.3 [82.2 82.4]      0 %   18 %   .031
+    shrink_perturb        81.9 [81.9 81.9]     82.2    81.8 [81.8 81.9]      0 %    5 %   .012
+    layer norm            77.0 [76.8 77.1]     81.7    74.4 [74.2 74.6]      0 %   25 %   .948
+    backprop              68.4 [68.0 68.8]     72.2    65.8 [65.1 66.3]      0 %   10 %   .052
+
+The paper shows this problem in figures; what it states is that L2-Init is among the three
+best with Adam on all five problems, and that is where it is here. Backprop at its best step
+size has few dead units: what it loses shows in the effective rank and in |w|.
+Not measured yet: `pm,sgd` and the other problems.
 """
 
 from typing import Any

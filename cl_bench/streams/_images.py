@@ -77,14 +77,8 @@ def open_images(
         "test": (0, facts.num_test),
     }
     shape, classes = facts.image_shape, facts.num_classes
-    return Images(
-        load,
-        shape,
-        classes,
-        num_train,
-        held_out,
-        *_affine(scale, lambda: load().train_x[:num_train]),
-    )
+    gain, bias = _affine(scale, lambda: load().train_x[:num_train])
+    return Images(load, shape, classes, num_train, held_out, gain, bias)
 
 
 def _rows(data: Dataset, total: int, shuffled: bool) -> Dataset:

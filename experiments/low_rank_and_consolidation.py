@@ -51,7 +51,7 @@ def get_config(arg: str = ""):
         stream=stream,
         network={"name": "mlp", "widths": widths, "init": "pytorch"},
         method={"name": "backprop", **ADAM},
-        metrics=("online_accuracy", "accuracy_matrix"),
+        metrics=("accuracy_matrix",),
         seeds=3 if mode == "small" else 2,
         execution={"lanes": "map"},
     )

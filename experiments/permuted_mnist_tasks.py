@@ -50,7 +50,7 @@ def get_config(arg: str = ""):
         stream=stream,
         network={"name": "mlp", "widths": (width, width), "init": "pytorch"},
         method={"name": "backprop", **_optimizer(protocol)},
-        metrics=("online_accuracy", "accuracy_matrix"),
+        metrics=("accuracy_matrix",),
         seeds=2 if mode == "smoke" else 10,
         execution={"lanes": "map"},
     )

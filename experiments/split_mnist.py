@@ -34,6 +34,17 @@ Published, mean and SD of 10 runs:
     rehearsal 4400      99.57 +-.07    97.11 +-.34    95.59 +-.49
     gem                 98.42 +-.10    96.16 +-.35    92.20 +-.12
     offline             99.52 +-.16    98.59 +-.15    97.53 +-.30
+
+Measured so far, `domain`, seeds 0 and 1 only (two seeds give no interval), jax 0.10.2 on
+two CPU cores, 15 minutes beside other runs:
+
+    adam 54.3 55.6   sgd 63.7 62.9   l2 63.4 65.3   ewc 61.3 57.6   online ewc 57.6 55.3
+    si 57.2 71.7   mas 64.8 69.1   lwf 74.4 73.7   rehearsal 1100 95.5 95.3
+    rehearsal 4400 97.5 97.5   offline 98.7 98.7
+
+The means of all but LwF and rehearsal 4400 lie within one published SD. SGD is above
+Adam and L2 above EWC, as published. LwF is 3 points above: it is not their protocol.
+Not measured yet: ten seeds, `task`, `class`, `gem`.
 """
 
 from typing import Any
@@ -70,7 +81,7 @@ def get_config(arg: str = ""):
         stream={**stream, **size, **active, **order},
         network={"name": "mlp", "widths": (400, 400), "init": "pytorch"},
         method={"name": "backprop", **ADAM},
-        metrics=("online_accuracy", "accuracy_matrix"),
+        metrics=("accuracy_matrix",),
         seeds=2 if mode == "smoke" else 10,
         execution={"lanes": "map"},
     )

@@ -107,6 +107,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
         },
     ),
     ("lwf", {"weighting": "van_de_ven", "student": "in_play", "optimizer": "adam"}),
+    ("packnet", {"split": "even", "head": "pack", "optimizer": "adam"}),
+    ("hat", {"head": "protect", "optimizer": "adam", "step_size": 0.01}),
+    ("frozen_features", {"features": "random"}),
 ]  # fmt: skip
 STREAMS: dict[str, dict[str, Any]] = {
     "permuted": SMALL_STREAM,

@@ -47,6 +47,7 @@ METHODS: dict[str, dict[str, Any]] = {  # settings under which a method does som
     "der_plus_plus": {"capacity": 12},
     "agem": {"memory_per_task": 5, "reference_batch_size": 6},
     "gem": {"memory_per_task": 5},
+    "dgr": {"decoder": "gaussian", "generator_hidden": (8,), "latent": 2},
 }
 METHOD_NETWORKS: dict[str, dict[str, Any]] = {  # what a method needs of its network
     "nap": {"norm": "layer", "spare_units": 2},
@@ -110,6 +111,14 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("packnet", {"split": "even", "head": "pack", "optimizer": "adam"}),
     ("hat", {"head": "protect", "optimizer": "adam", "step_size": 0.01}),
     ("frozen_features", {"features": "random"}),
+    (
+        "dgr",
+        {
+            "targets": "soft", "decoder": "gaussian", "generator_hidden": (6, 5),
+            "latent": 2, "optimizer": "adam", "replay_batch_size": 3,
+        },
+    ),
+    ("bgd", {"gradients": "mean", "noise": "pooled", "monte_carlo": 2}),
 ]  # fmt: skip
 STREAMS: dict[str, dict[str, Any]] = {
     "permuted": SMALL_STREAM,

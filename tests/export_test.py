@@ -16,7 +16,8 @@ def sweep(add, config):
     del config
     for name in registry.names("methods"):
         network = {"norm": "layer"} if name == "nap" else {}
-        add(name, method={"name": name}, network=network)
+        rank = {"rank": 3} if name == "inflora" else {}  # 10 does not fit these layers
+        add(name, method={"name": name, **rank}, network=network)
     add("adam", method={"name": "continual_backprop", "optimizer": "adam"})
 
 

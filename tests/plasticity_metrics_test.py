@@ -349,9 +349,8 @@ def test_sample_plasticity_at_its_limits():
 
 
 def test_test_accuracy_of_nothing_is_not_a_number():
-    empty = Batch(
-        jnp.zeros((2, 1)), jnp.zeros(2, jnp.int32), jnp.zeros(2), jnp.ones((2, 4)), None
-    )
+    y, classes = jnp.zeros(2, jnp.int32), jnp.ones((2, 4), bool)
+    empty = Batch(jnp.zeros((2, 1)), y, jnp.zeros(2), classes, y)
 
     def predict(learner, batch):
         return jnp.zeros((2, 4)), {}

@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax import Array
 
 from cl_bench import optimizers
-from cl_bench.losses import mask_logits, squared_error, weighted_mean
+from cl_bench.losses import squared_error, weighted_mean
 from cl_bench.methods._compose import compose
+from cl_bench.methods._distillation import distillation, met_outputs, old_outputs
 from cl_bench.types import Method, Network, StreamSpec
 
 REFERENCE = (
@@ -68,20 +68,11 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
             "lwf distils probabilities of classes, and this stream is a regression; "
             "l2_init or a penalty on the weights (ewc) works there"
         )
-    by_task, by_class = spec.scenario == "task", spec.scenario == "class"
+    own_outputs = spec.scenario in ("task", "class")  # each task has outputs of its own
 
     def extra(state):
         table = jnp.zeros((spec.num_tasks, spec.num_outputs), bool)
         return {"teacher": state, "outputs": table}  # outputs of each task
-
-    def old_outputs(clock, outputs):
-        """Sets of old outputs, [sets, K] bool."""
-        past = (jnp.arange(spec.num_tasks) < clock.task)[:, None]
-        if by_task:
-            return outputs & past
-        if by_class:
-            return jnp.any(outputs & past, axis=0, keepdims=True)
-        return jnp.ones((1, spec.num_outputs), bool)
 
     def extra_loss(key, clock, params, learner, batch, logits):
         del key, params
@@ -89,11 +80,11 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         def distil():
             state, outputs = learner.extra["teacher"], learner.extra["outputs"]
             answers, _, _ = net.apply(state, batch.x, train=False, key=None)
-            sets = old_outputs(clock, outputs)[:, None, :]  # [sets, 1, K]
+            sets = old_outputs(spec, clock, outputs)[:, None, :]  # [sets, 1, K]
             shown = sets | batch.classes if hyper.student == "in_play" else sets
             each = distillation(logits, answers, sets, shown, hyper.temperature)
             weight = 1.0
-            if hyper.weighting == "van_de_ven" and not (by_task or by_class):
+            if hyper.weighting == "van_de_ven" and not own_outputs:
                 weight = clock.task.astype(jnp.float32)
             return weight * weighted_mean(jnp.sum(each, axis=0), batch.weight)
 
@@ -103,15 +94,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
 
     def after_step(key, clock, batch, signals, learner):
         del key, signals
-        if by_task:
-            met = jnp.any(batch.classes, axis=0)
-        elif by_class:
-            labels = jax.nn.one_hot(batch.y, spec.num_outputs)
-            met = jnp.any((labels > 0) & (batch.weight[:, None] > 0), axis=0)
-        else:
-            return learner
-        outputs = learner.extra["outputs"]
-        outputs = outputs.at[clock.task].set(outputs[clock.task] | met)
+        outputs = met_outputs(spec, clock, batch, learner.extra["outputs"])
         return learner._replace(extra={**learner.extra, "outputs": outputs})
 
     def end_task(key, clock, train, learner):
@@ -127,15 +110,3 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         after_step=after_step,
         end_task=end_task,
     )
-
-
-def distillation(
-    student: Array, teacher: Array, old: Array, shown: Array, temperature: Array | float
-) -> Array:
-    """-sum_k q_k log p_k [..., B] of logits [B, K]; q over `old`, p over `shown`.
-
-    `old` and `shown` broadcast to [..., B, K] bool; 0 where `old` is empty.
-    """
-    q = jax.nn.softmax(mask_logits(teacher / temperature, old))
-    log_p = jax.nn.log_softmax(mask_logits(student / temperature, shown))
-    return -jnp.sum(jnp.where(old, jax.lax.stop_gradient(q) * log_p, 0.0), axis=-1)

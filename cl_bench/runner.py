@@ -201,10 +201,11 @@ def _end(lane: Lane, data, key, method: Method, carry: Carry, clock: Clock):
         learner = method.end_task(at, clock, lane.train(data, carry), learner)
     carry = carry._replace(learner=units.constrain(learner, lane.net.units))
     probe = lane.probe(data, key, method, carry, clock)
-    pairs = tuple(zip(lane.metrics, carry.metrics, strict=True))
+    states = [
+        metric.end_task(state, probe) if metric.end_task else state
+        for metric, state in zip(lane.metrics, carry.metrics, strict=True)
+    ]
+    pairs = tuple(zip(lane.metrics, states, strict=True))
     rows = merge(metric.read(state, probe) for metric, state in pairs)
-    states = tuple(
-        metric.end_task(state, probe) if metric.end_task else metric.init()
-        for metric, state in pairs
-    )
-    return carry._replace(metrics=states), rows
+    kept = tuple(state if metric.end_task else metric.init() for metric, state in pairs)
+    return carry._replace(metrics=kept), rows

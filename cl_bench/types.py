@@ -194,5 +194,6 @@ class Metric(NamedTuple):
     update: Callable[[PyTree, Clock, Batch, Learner, Signals], PyTree]  # sums only
     read_segment: Callable[[PyTree, Probe], dict[str, Array]]
     read: Callable[[PyTree, Probe], dict[str, Array]]  # once a task, may be costly
-    # After `read`: the state that the next task starts with; None: init() anew.
+    # Before `read`: the state that it reads and the next task starts with. None: `read`
+    # has the state as it is, and the next task starts with init().
     end_task: Callable[[PyTree, Probe], PyTree] | None = None

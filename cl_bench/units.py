@@ -145,6 +145,34 @@ def param_mask(
     return full
 
 
+def counted(net: NetState, units: Sequence[Unit]) -> PyTree:
+    """Which parameters count: a tree of bools like `net.params`.
+
+    Not those of units that are not alive, nor edges that are not allowed.
+    """
+    layers = [unit for unit in units if unit.name in net.alive]
+    if layers:
+        dead = {unit.name: ~net.alive[unit.name] for unit in layers}
+        masks = jax.tree.map(jnp.logical_not, param_mask(net.params, layers, dead))
+    else:
+        masks = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), net.params)
+    for name, edges in (net.edges or {}).items():
+        kernel = masks[name]["kernel"] & edges
+        masks = {**masks, name: {**masks[name], "kernel": kernel}}
+    return masks
+
+
+def layer_inputs(
+    units: Sequence[Unit], kernels: Mapping[str, Array], acts: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Module -> what its dense kernel [in, out] reads, [B, in], from `apply`'s acts."""
+    read = {module: unit.name for unit in units for module in unit.outgoing}
+    return {
+        name: acts[read.get(name, "x")].reshape(-1, kernel.shape[0])
+        for name, kernel in kernels.items()
+    }
+
+
 def constrain_net(net: NetState, units: Sequence[Unit]) -> NetState:
     """Zero the weights of units that are not alive and of edges that are not allowed."""
     params = net.params

@@ -86,12 +86,7 @@ def _mean(centre: Array, theta: Array, importance: Array, weight: Array) -> Arra
 
 def in_use(net: Network, state: NetState, tree: PyTree) -> PyTree:
     """A tree shaped like the parameters, 0 for dead units and forbidden edges."""
-    layers = [unit for unit in net.units if unit.name in state.alive]
-    if layers:
-        dead = {unit.name: ~state.alive[unit.name] for unit in layers}
-        mask = units.param_mask(tree, layers, dead)
-        tree = jax.tree.map(lambda t, m: jnp.where(m, 0.0, t), tree, mask)
-    for name, allowed in (state.edges or {}).items():
-        kernel = jnp.where(allowed, tree[name]["kernel"], 0.0)
-        tree = {**tree, name: {**tree[name], "kernel": kernel}}
-    return tree
+    if not state.alive and not state.edges:
+        return tree
+    counted = units.counted(state, net.units)
+    return jax.tree.map(lambda t, c: jnp.where(c, t, 0.0), tree, counted)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from cl_bench import units
 from cl_bench.methods import _adapters
 from cl_bench.types import Batch, NetState, Network, PyTree, StreamSpec, TrainBatches
 
@@ -45,16 +46,13 @@ def layer_inputs(
 
     In evaluation mode; rows of padding are 0.
     """
-    source = {module: unit.name for unit in net.units for module in unit.outgoing}
+    kernels = {name: layer["kernel"] for name, layer in state.params.items()}
 
     def read(batch):
         _, acts, _ = net.apply(state, batch.x, train=False, key=None)
-        used = {name: acts[source.get(name, "x")] for name in state.params}
         real = (batch.weight > 0)[:, None]
-        return {
-            name: jnp.where(real, h.reshape(len(batch.x), -1), 0.0)
-            for name, h in used.items()
-        }
+        inputs = units.layer_inputs(net.units, kernels, acts)
+        return {name: jnp.where(real, h, 0.0) for name, h in inputs.items()}
 
     return first_examples(spec, train, examples, read)
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from cl_bench import optimizers
+from cl_bench import optimizers, units
 from cl_bench.losses import mask_logits
-from cl_bench.methods import _anchors, _freeze
+from cl_bench.methods import _freeze
 from cl_bench.methods._compose import compose
 from cl_bench.types import Method, NetState, Network, PyTree, StreamSpec
 
@@ -114,11 +114,10 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         if hyper.split == "even":
             fraction = 1.0 - 1.0 / (none - clock.task)
         owner, params = dict(own["owner"]), dict(learner.net.params)
-        ones = jax.tree.map(jnp.ones_like, params)
-        used = _anchors.in_use(net, learner.net, ones)
+        used = units.counted(learner.net, net.units)
         for name in packed(params):
             kernel = params[name]["kernel"]
-            free = (owner[name] == none) & (used[name]["kernel"] > 0.0)
+            free = (owner[name] == none) & used[name]["kernel"]
             small = smallest(kernel, free, fraction)
             owner[name] = jnp.where(free & ~small, clock.task, owner[name])
             kernel = jnp.where(small, 0.0, kernel)

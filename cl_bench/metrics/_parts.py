@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench import units
-from cl_bench.types import Metric, NetState, Network, Probe, PyTree, StreamSpec, Unit
+from cl_bench.types import Metric, NetState, Network, Probe, StreamSpec, Unit
 
 PROBE_EXAMPLES = 2_000  # Dohare et al. 2024: the first 2,000 examples of a task
 
@@ -44,23 +43,6 @@ def first_activations(
 def alive_units(state: NetState, unit: Unit) -> Array:
     """[U] bool: the units of a layer that are in use."""
     return state.alive.get(unit.name, jnp.ones(unit.size, bool))
-
-
-def counted(net: Network, state: NetState) -> PyTree:
-    """Which parameters count: a tree of bools like `state.params`.
-
-    Not those of units that are not alive, nor edges that are not allowed.
-    """
-    if state.alive:
-        spare = {unit.name: ~alive_units(state, unit) for unit in net.units}
-        masks = units.param_mask(state.params, net.units, spare)
-        masks = jax.tree.map(jnp.logical_not, masks)
-    else:
-        masks = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), state.params)
-    for name, edges in (state.edges or {}).items():
-        kernel = masks[name]["kernel"] & edges
-        masks = {**masks, name: {**masks[name], "kernel": kernel}}
-    return masks
 
 
 def mean_over_steps(name: str, value: Callable[..., Array]) -> Metric:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from cl_bench.types import PyTree, Unit
+from cl_bench.units import layer_inputs
 
 RULES = ("magnitude", "fisher", "change")
 KINDS = ("literal", "variance_ratio", "absolute_share")
@@ -97,17 +98,13 @@ def dense_inputs(
 
     Raises ValueError for a kernel that is not [in, out].
     """
-    readers = {module: unit.name for unit in units for module in unit.outgoing}
-    found = {}
     for name, kernel in kernels.items():
         if kernel.ndim != 2:
             raise ValueError(
                 f"module {name!r} has a kernel of shape {kernel.shape}: pollution is of "
                 "dense layers; take an mlp, or leave the module out"
             )
-        layer = acts[readers.get(name, "x")]
-        found[name] = layer.reshape(len(layer), kernel.shape[0])
-    return found
+    return layer_inputs(units, kernels, acts)
 
 
 def contributions(

@@ -98,7 +98,7 @@ def make(
         return found
 
     def read(state, probe):
-        masks = with_this_task(state, probe)
+        masks = state["masks"]
         every = jnp.arange(tasks, dtype=jnp.int32)
         found = jax.lax.map(lambda i: of_task(probe, masks, i), every)
         known = every <= probe.clock.task

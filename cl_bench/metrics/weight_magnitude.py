@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench.metrics._parts import counted, metric
+from cl_bench import units
+from cl_bench.metrics._parts import metric
 from cl_bench.types import Metric, Network, StreamSpec
 
 
@@ -21,7 +22,7 @@ def make(net: Network, spec: StreamSpec) -> Metric:
         state = probe.learner.net
         rows: dict[str, Array] = {}
         total, number = jnp.zeros(()), jnp.zeros(())
-        masks = counted(net, state)
+        masks = units.counted(state, net.units)
         for name, layer in state.params.items():
             if "kernel" not in layer:
                 continue

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from cl_bench.metrics._parts import counted, metric
+from cl_bench import units
+from cl_bench.metrics._parts import metric
 from cl_bench.types import Metric, Network, StreamSpec
 
 
@@ -22,7 +23,7 @@ def make(net: Network, spec: StreamSpec) -> Metric:
 
     def read_start(probe):
         state = probe.learner.net
-        masks = counted(net, state)
+        masks = units.counted(state, net.units)
         kept = jax.tree.map(lambda w, m: jnp.where(m, w, 0.0), state.params, masks)
         kernels = [layer["kernel"] for layer in kept.values() if "kernel" in layer]
         absolute = sum(jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(kept))

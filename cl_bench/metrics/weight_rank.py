@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench.metrics._parts import counted, metric
+from cl_bench import units
+from cl_bench.metrics._parts import metric
 from cl_bench.metrics._ranks import singular_values
 from cl_bench.types import Metric, Network, StreamSpec
 
@@ -50,7 +51,7 @@ def make(net: Network, spec: StreamSpec) -> Metric:
 
     def read_start(probe):
         state = probe.learner.net
-        masks = counted(net, state)
+        masks = units.counted(state, net.units)
         rows: dict[str, Array] = {}
         total, most = jnp.zeros(()), jnp.zeros(())
         for name, layer in state.params.items():

@@ -6,15 +6,9 @@ import altair as alt
 
 from cl_bench.report.accuracies import MOST_CELLS, mean_over_runs
 from cl_bench.report.charts import ROWS, finished, rounded
+from cl_bench.report.labels import POLLUTION
 from cl_bench.stats import Floats
 
-KINDS = {  # in the order of the page
-    "literal": "as printed, eq. 4",
-    "variance_ratio": "variance ratio",
-    "absolute_share": "absolute share",
-    "causal": "accuracy lost without W of j (%)",
-    "undefined": "share of undefined terms of eq. 3",
-}
 CAPTION = (
     "<b>Pollution of task i (rows) by the weights that task j protects (columns)</b>, "
     "after the last task, mean over runs. Of a task with itself the first two are 1 and "
@@ -28,7 +22,7 @@ def heat_maps(label: str, found: dict[str, Floats]) -> list[dict[str, Any]]:
     """One heat-map a kind: the mean over runs of P by task pair."""
     return [
         _heat_map(f"{label}: {title}", 100.0 * found[kind] if kind == "causal" else found[kind])
-        for kind, title in KINDS.items()
+        for kind, title in POLLUTION.items()
         if kind in found
     ]  # fmt: skip
 

@@ -11,7 +11,6 @@ import numpy as np
 from jax import Array
 
 from cl_bench.datasets import _source
-from cl_bench.registry import UnknownNameError, nearest
 from cl_bench.streams import _images, _scaling
 from cl_bench.streams._images import Images
 from cl_bench.types import Dataset
@@ -95,13 +94,12 @@ def _sorted(data: Dataset, classes: int, kept: int, fit: int) -> Dataset:
 
 def check_split(data: ClassRows, split: str) -> None:
     """Raises for a split that does not exist or holds no examples."""
-    if split not in _images.SPLITS:
-        hint = nearest(split, _images.SPLITS)
-        raise UnknownNameError(f"Unknown split {split!r}.{hint}")
+    _images.check_split(split)
     if not data.count[split].all():
-        kept = f"make the stream with {split}_per_class=N"
-        how = "use a data set that has some of each class" if split == "test" else kept
-        raise ValueError(f"This stream holds no {split!r} examples: {how}.")
+        how = f"make the stream with {split}_per_class=N"
+        raise _images.no_examples(
+            split, how, "use a data set that has some of each class"
+        )
 
 
 def counts_of(data: ClassRows, part: str, classes: Array, used: Array) -> Array:

@@ -227,15 +227,25 @@ def held_out_rows(
 
     Raises ValueError, while tracing, for a split that holds no examples.
     """
-    if split not in SPLITS:
-        raise UnknownNameError(f"Unknown split {split!r}.{nearest(split, SPLITS)}")
+    check_split(split)
     first, count = images.held_out[split]
     if not count:
-        kept = f"make the stream with {split}_examples=N"
-        how = "use a data set that has a test part" if split == "test" else kept
-        raise ValueError(f"This stream holds no {split!r} examples: {how}.")
+        how = f"make the stream with {split}_examples=N"
+        raise no_examples(split, how, "use a data set that has a test part")
     row = i * size + jnp.arange(size)
     return first + jnp.minimum(row, count - 1), (row < count).astype(jnp.float32)
+
+
+def check_split(split: str) -> None:
+    """Raise UnknownNameError for a split that does not exist."""
+    if split not in SPLITS:
+        raise UnknownNameError(f"Unknown split {split!r}.{nearest(split, SPLITS)}")
+
+
+def no_examples(split: str, how: str, how_test: str) -> ValueError:
+    """The error of a split without examples, with what would give it some."""
+    how = how_test if split == "test" else how
+    return ValueError(f"This stream holds no {split!r} examples: {how}.")
 
 
 def split_arrays(data: Dataset, split: str) -> tuple[Array, Array]:

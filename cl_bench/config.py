@@ -46,7 +46,8 @@ def study(
     A section is the component's `name` and any of its settings; what is not set takes
     the component's own default when the study is expanded. `metrics` are names, or
     dicts of a name and settings. `seeds` is a count or the seeds themselves.
-    `benchmark` names stream x network x budget x metrics (default: the study's name).
+    `benchmark` names stream x network x budget x metrics (default: the study's name);
+    an arm of the sweep may name its own.
     `oracle=True` allows methods that need more than the stream offers; those runs are
     marked. `execution` holds settings of `execution`, which change no result's identity.
     """

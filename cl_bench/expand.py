@@ -85,7 +85,7 @@ def _merged(base: dict[str, Any], arm: Arm, overrides: Overrides) -> dict[str, A
     for part in sweeps.PARTS:
         section = components.merge(part, base[part], arm.sections.get(part, {}))
         merged[part] = components.override(part, section, overrides)
-    for key in ("metrics", "oracle"):
+    for key in ("metrics", "oracle", "benchmark"):
         own = {} if key in overrides else arm.sections
         merged[key] = own.get(key, base[key])
     return merged
@@ -94,12 +94,12 @@ def _merged(base: dict[str, Any], arm: Arm, overrides: Overrides) -> dict[str, A
 def _labelled(
     base: dict[str, Any], arms: list[Arm], overrides: Overrides
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Arms multiplied out over their lists, each with a label that no other has."""
-    seen: dict[str, dict[str, Any]] = {}
+    """Arms multiplied out over their lists, each with a label of its own there."""
+    seen: dict[tuple[str, str], dict[str, Any]] = {}
     for arm in arms:
         for suffix, merged in sweeps.product(_merged(base, arm, overrides)):
             label = arm.label + suffix
-            if seen.setdefault(label, merged) != merged:
+            if seen.setdefault((merged["benchmark"], label), merged) != merged:
                 raise ConfigError(f"Two arms with different settings: {label!r}.")
             yield label, merged
 
@@ -121,7 +121,7 @@ def _runs(
         yield RunSpec(
             digest((identity(stream), *result, seed)),
             base["study"],
-            base["benchmark"],
+            merged["benchmark"],
             label,
             seed,
             stream,

@@ -27,7 +27,7 @@ def collect(base: dict[str, Any], sweep: Sweep | None) -> list[Arm]:
     arms: list[Arm] = []
 
     def add(label: str, **sections: Any) -> None:
-        known = (*PARTS, "metrics", "oracle")
+        known = (*PARTS, "metrics", "oracle", "benchmark")
         for key, value in sections.items():
             if key not in known:
                 raise UnknownNameError(
@@ -37,6 +37,8 @@ def collect(base: dict[str, Any], sweep: Sweep | None) -> list[Arm]:
                 raise ConfigError(f"Arm {label!r}: {key} = {value!r} is not a dict.")
             if key == "oracle" and not isinstance(value, bool):
                 raise ConfigError(f"Arm {label!r}: oracle = {value!r} is not a bool.")
+            if key == "benchmark" and not (value and isinstance(value, str)):
+                raise ConfigError(f"Arm {label!r}: benchmark = {value!r} is no name.")
         arms.append(Arm(label, {k: _thaw(v) for k, v in sections.items()}))
 
     if sweep is None:

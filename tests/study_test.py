@@ -291,6 +291,21 @@ def test_a_sweep_must_add_arms_with_labels_of_their_own():
         study.expand(small(), sweep)
 
 
+def test_an_arm_may_belong_to_a_benchmark_of_its_own():
+    def sweep(add, config):
+        del config
+        add("same", stream={"num_tasks": 2})
+        add("same", benchmark="longer", stream={"num_tasks": 3})
+
+    runs = study.expand(small(), sweep, overrides={"seeds": 1})
+    assert [(run.benchmark, run.stream["num_tasks"]) for run in runs] == [
+        (small().benchmark, 2),
+        ("longer", 3),
+    ]
+    with pytest.raises(ConfigError, match="benchmark = 3 is no name"):
+        study.expand(small(), lambda add, config: add("same", benchmark=3))
+
+
 def test_a_method_that_needs_more_than_the_stream_offers():
     lacking = small(method={"name": "full_reset"})
     with pytest.raises(ConfigError, match="needs boundaries.*permuted.*oracle=True"):

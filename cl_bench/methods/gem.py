@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
-from jax.flatten_util import ravel_pytree
 
 from cl_bench import optimizers
 from cl_bench.methods import _memory, _quadratic, _replay
@@ -18,6 +17,7 @@ from cl_bench.types import (
     Method,
     NetState,
     Network,
+    PyTree,
     StreamSpec,
 )
 
@@ -68,10 +68,9 @@ def _into_cone(
 ) -> GradTransform:
     def update(key, clock, grads, state, memory):
         def projected(grads):
-            flat, unravel = ravel_pytree(grads)
             rows = task_gradients(net, spec, key, clock, state, memory)
             past = jnp.arange(spec.num_tasks) < clock.task
-            return unravel(project(flat, rows, past, hyper.margin, hyper.jitter))
+            return project(grads, rows, past, hyper.margin, hyper.jitter)
 
         # The first task has no past, and does not pay for one.
         used = jax.lax.cond(clock.task > 0, projected, lambda g: g, grads)
@@ -87,11 +86,11 @@ def task_gradients(
     clock: Clock,
     state: NetState,
     memory: Memory,
-) -> Array:
-    """Gradient of each past task's stored examples, 0 for the others: [T, P]."""
+) -> PyTree:
+    """Gradient of each past task's stored examples, 0 for the others: leaves [T, ...]."""
     per_task = len(memory.filled) // spec.num_tasks
 
-    def add_row(task: Array, rows: Array) -> Array:
+    def add_row(task: Array, rows: PyTree) -> PyTree:
         place = task * per_task + jnp.arange(per_task)
         old = _memory.recall(spec, memory, place, memory.filled[place])
 
@@ -101,24 +100,44 @@ def task_gradients(
             logits = net.apply(at, old.x, train=True, key=forward)[0]
             return _replay.mean_loss(spec, logits, old)
 
-        return rows.at[task].set(ravel_pytree(jax.grad(loss)(state.params))[0])
+        grads = jax.grad(loss)(state.params)
+        return jax.tree.map(lambda all_, g: all_.at[task].set(g), rows, grads)
 
-    size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    rows = jnp.zeros((spec.num_tasks, size))
+    tasks = spec.num_tasks
+    rows = jax.tree.map(lambda p: jnp.zeros((tasks, *p.shape)), state.params)
     return jax.lax.fori_loop(0, clock.task, add_row, rows)  # past tasks only
 
 
 def project(
-    g: Array, rows: Array, past: Array, margin: Array | float, jitter: Array | float
-) -> Array:
-    """g + G^T u if any of the `past` [T] rows of G [T, P] conflicts with g [P], else g.
+    g: PyTree, rows: PyTree, past: Array, margin: Array | float, jitter: Array | float
+) -> PyTree:
+    """g + G^T u if any of the `past` [T] rows of G conflicts with g, else g.
 
-    With u = margin + w for past tasks, 0 for the others, and w >= 0.
+    With u = margin + w for past tasks, 0 for the others, and w >= 0. The leaves of G are
+    those of g with a leading axis [T]; they are not joined into one vector, which costs
+    as much as the gradients.
     """
-    high = jax.lax.Precision.HIGHEST
-    along = jnp.matmul(rows, g, precision=high)
-    gram = jnp.matmul(rows, rows.T, precision=high) + jitter * jnp.eye(len(rows))
+    along = _sum(jax.tree.map(lambda r, x: _matmul(_flat(r), x.ravel()), rows, g))
+    gram = _sum(jax.tree.map(lambda r: _matmul(_flat(r), _flat(r).T), rows))
+    gram = gram + jitter * jnp.eye(len(past))
     least = margin * past
     w = _quadratic.solve(gram, jnp.where(past, along + gram @ least, 0.0))
-    moved = g + jnp.matmul(least + w, rows, precision=high)
-    return jnp.where(jnp.any(past & (along < 0)), moved, g)
+    conflict = jnp.any(past & (along < 0))
+
+    def moved(x: Array, r: Array) -> Array:
+        there = x + _matmul(least + w, _flat(r)).reshape(x.shape)
+        return jnp.where(conflict, there, x)
+
+    return jax.tree.map(moved, g, rows)
+
+
+def _flat(rows: Array) -> Array:
+    return rows.reshape(len(rows), -1)
+
+
+def _sum(tree: PyTree) -> Array:
+    return sum(jax.tree.leaves(tree), start=jnp.float32(0.0))
+
+
+def _matmul(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

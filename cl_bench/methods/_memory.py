@@ -57,18 +57,17 @@ def check(spec: StreamSpec, capacity: int, policy: str) -> None:
     """Raise ValueError for a memory that cannot hold what its policy needs."""
     if capacity < 1:
         raise ValueError(f"capacity={capacity}: a memory holds at least 1 example")
-    if policy == "class_balanced":
-        if spec.loss == squared_error:
-            raise ValueError(
-                "policy='class_balanced' needs labels, and this stream has real "
-                "targets: policy='reservoir'"
-            )
-        if capacity < spec.num_outputs:
-            raise ValueError(
-                f"capacity={capacity} is less than one example for each of the "
-                f"{spec.num_outputs} classes: at least {spec.num_outputs}, or "
-                "policy='reservoir'"
-            )
+    real = spec.loss == squared_error
+    if policy == "class_balanced" and real:
+        raise ValueError(
+            "policy='class_balanced' needs labels, and this stream has real targets: "
+            "policy='reservoir'"
+        )
+    if not real and capacity < spec.num_outputs:
+        raise ValueError(
+            f"a memory of {capacity} examples is smaller than the number of classes, "
+            f"{spec.num_outputs}: it has to hold {spec.num_outputs} at least"
+        )
     floats = math.prod(spec.input_shape) + spec.num_outputs
     if capacity * floats > MOST_FLOATS:
         raise ValueError(

@@ -9,8 +9,10 @@ are theirs for each scenario (`COEFFICIENTS`, in their units), translated to our
     python -m cl_bench.main --config=experiments/split_mnist.py:SCENARIO,MODE \\
         --workdir=results/split_mnist
     SCENARIO  all, task, domain or class
-    MODE      full    10 seeds
-              smoke   digits, 2 tasks, seconds
+    MODE      full        10 seeds
+              plasticity  5 seeds of methods that keep a network able to learn: do
+                          they keep what it has learned?
+              smoke       digits, 2 tasks, seconds
 
 Departures: 28 x 28 images, standardised (theirs are padded to 32 x 32); an epoch leaves
 its last incomplete batch out; the batches of rehearsal, half new and half stored, are 64
@@ -51,7 +53,7 @@ from typing import Any
 from cl_bench import config
 
 SCENARIOS = ("task", "domain", "class")
-MODES = ("full", "smoke")
+MODES = ("full", "plasticity", "smoke")
 COEFFICIENTS = {  # task, domain, class
     "l2": (0.01, 0.5, 100.0),
     "ewc": (100.0, 100.0, 600.0),
@@ -78,16 +80,20 @@ def get_config(arg: str = ""):
         network={"name": "mlp", "widths": (400, 400), "init": "pytorch"},
         method={"name": "backprop", **ADAM},
         metrics=("accuracy_matrix",),
-        seeds=2 if mode == "smoke" else 10,
+        seeds={"full": 10, "plasticity": 5, "smoke": 2}[mode],
         execution={"lanes": "map"},
     )
 
 
 def sweep(add, config):
     """The rows of the published table, for each scenario that was asked for."""
-    asked = config.study.split("-")[1]
+    _, asked, mode = config.study.split("-")
     for scenario in SCENARIOS if asked == "all" else (asked,):
-        _rows(_adder(add, scenario), scenario, config.stream["batch_size"])
+        here = _adder(add, scenario)
+        if mode == "plasticity":
+            _plasticity(here)
+        else:
+            _rows(here, scenario, config.stream["batch_size"])
 
 
 def _adder(add, scenario: str):
@@ -129,3 +135,14 @@ def _rows(add, scenario: str, batch_size: int) -> None:
         add(f"rehearsal {capacity}", memory, batch_size=batch_size // 2)
     add("gem", {"name": "gem", "margin": 0.5, "memory_per_task": 275, **SGD})
     add("offline", training="joint")
+
+
+def _plasticity(add) -> None:
+    """Methods of the plasticity experiments at their own defaults, with Adam at 1e-3."""
+    add("adam")
+    for name in ("l2_init", "continual_backprop", "redo", "snr"):
+        add(name, {"name": name, **ADAM})
+    add("shrink_perturb", {"name": "shrink_perturb", "noise": "pooled", **ADAM})
+    upgd = {"name": "upgd", "optimizer": "sgd", "ada": True, "noise": "pooled"}
+    upgd |= {"step_size": 1e-3, "noise_std": 1e-3}
+    add("upgd, with moments", upgd)

@@ -111,6 +111,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("packnet", {"split": "even", "head": "pack", "optimizer": "adam"}),
     ("hat", {"head": "protect", "optimizer": "adam", "step_size": 0.01}),
     ("frozen_features", {"features": "random"}),
+    ("progressive", {"laterals": "adapter", "optimizer": "adam", "step_size": 0.01}),
     (
         "dgr",
         {

@@ -1,11 +1,11 @@
 """Independent networks: one for each task, chosen by the task's name."""
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
 from cl_bench import optimizers
 from cl_bench.losses import mask_logits
+from cl_bench.methods import _per_task
 from cl_bench.methods._compose import compose
 from cl_bench.types import Method, Network, StreamSpec
 
@@ -38,31 +38,16 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     optim = optimizers.make(hyper)
     base = compose(net, spec, optim)
 
-    def kept(state):
-        return {"params": state.params, "stats": state.stats}
-
     def init(key):
         learner = base.init(key)
-        own = kept(learner.net)
-        tasks = jnp.arange(1, spec.num_tasks)
-        keys = jax.vmap(lambda task: jax.random.fold_in(key, task))(tasks)
-        others = kept(jax.vmap(net.init)(keys))
-        table = jax.tree.map(
-            lambda first, rest: jnp.concatenate([first[None], rest]), own, others
-        )
+        table = _per_task.networks(net, key, spec.num_tasks, learner.net)
         extra = {"independent": {"table": table, "task": jnp.int32(0)}}
         return learner._replace(extra=extra)
 
     def start_task(key, clock, train, learner):
         del key, train
         own = learner.extra["independent"]
-        # The first network stays as it is: the benchmark may have reset its head.
-        state = learner.net._replace(
-            **jax.tree.map(
-                lambda table, now: jnp.where(clock.task > 0, table[clock.task], now),
-                own["table"], kept(learner.net),
-            )
-        )  # fmt: skip
+        state = _per_task.begun(own["table"], clock.task, learner.net)
         own = {**own, "task": clock.task}
         opt = optim.init(state.params)
         return learner._replace(net=state, opt=opt, extra={"independent": own})
@@ -70,19 +55,13 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     def end_task(key, clock, train, learner):
         del key, train
         own = learner.extra["independent"]
-        table = jax.tree.map(
-            lambda table, now: table.at[clock.task].set(now),
-            own["table"], kept(learner.net),
-        )  # fmt: skip
+        ended = _per_task.kept(learner.net)
+        table = _per_task.put(own["table"], clock.task, ended)
         return learner._replace(extra={"independent": {**own, "table": table}})
 
     def predict(learner, batch):
         own, task = learner.extra["independent"], batch.task[0]
-        chosen = jax.tree.map(
-            lambda table, now: jnp.where(own["task"] == task, now, table[task]),
-            own["table"], kept(learner.net),
-        )  # fmt: skip
-        state = learner.net._replace(**chosen)
+        state = _per_task.answering(own["table"], own["task"], task, learner.net)
         logits, acts, _ = net.apply(state, batch.x, train=False, key=None)
         return mask_logits(logits, batch.classes), acts
 

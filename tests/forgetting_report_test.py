@@ -11,7 +11,15 @@ import pytest
 
 from cl_bench import parts, report
 from cl_bench.atomic import write_json
-from cl_bench.report import accuracies, forgetting, panels, studies, transfer
+from cl_bench.report import (
+    accuracies,
+    forgetting,
+    panels,
+    references,
+    scores,
+    studies,
+    transfer,
+)
 from cl_bench.report.accuracies import Accuracies
 from cl_bench.report.labels import AVERAGE
 from cl_bench.report.summary import summarise
@@ -30,8 +38,14 @@ NAN = np.nan
 def make_study(
     folder: Path, *, arms=("backprop", EVIL), seeds=3, scenario="domain", anytime=True,
     matrix=R, initial=B, diverged=None, done=3, recorded=True, tasks=(0, 1, 2),
+    better=None, training=None, also=None, stream=None,
 ) -> Path:  # fmt: skip
-    """Two segments a task; the matrix stands on a task's last row, b on the first."""
+    """Two segments a task; the matrix stands on a task's last row, b on the first.
+
+    `better` is arm -> what it has on top of the matrix, `training` arm -> its stream's;
+    `also` further columns of task ends, `stream` further settings.
+    """
+    better, training = better or {}, training or {}
     runs, rows = [], []
     for arm in arms:
         for seed in range(seeds):
@@ -42,7 +56,9 @@ def make_study(
                     "arm": arm, "method": arm.split()[0], "stream": "split_classes",
                     "network": "mlp", "seed": seed, "hyper": {"step_size": 0.1},
                     "stream_config": {
-                        "name": "split_classes", "num_tasks": 3, "scenario": scenario
+                        "name": "split_classes", "num_tasks": 3, "scenario": scenario,
+                        "training": training.get(arm, "sequential"),
+                        **(stream or {}),
                     },
                 }
             )  # fmt: skip
@@ -59,10 +75,13 @@ def make_study(
                     row["diverged"] = 1.0
                 for j in tasks if recorded else ():
                     value = matrix[n // 2, j] + STEP * seed if end else NAN
+                    value += better.get(arm, 0.0)
                     row[f"accuracy_on/{j}"] = value
                     row[f"initial_accuracy_on/{j}"] = initial[j] if n == 1 else NAN
                     if anytime:
                         row[f"anytime_accuracy_on/{j}"] = A[n, j] + STEP * seed
+                for name, value in (also or {}).items():
+                    row[name] = value + STEP * seed if end else NAN
                 rows.append(row)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "runs.json", runs)
@@ -136,6 +155,8 @@ def test_numbers_of_an_arm_by_hand(tmp_path):
     assert found["stability_gap"].estimate == pytest.approx(100 * 1.1 / 3)
     assert found["forward_transfer"].estimate == pytest.approx(15 + shift)
     assert set(found) == set(forgetting.NUMBERS)
+    for name in ("intransigence", "normalised_plasticity"):  # nothing to compare with
+        assert np.isnan(found[name].estimate)
 
 
 def test_average_accuracy_so_far_is_a_metric_and_the_columns_are_none(tmp_path):
@@ -209,6 +230,70 @@ def test_tasks_that_were_not_evaluated(tmp_path):
     assert found["backward_transfer"].estimate == pytest.approx(-10)
 
 
+REFERENCES = {
+    "arms": ("backprop", "offline", "full_reset"),
+    "better": {"offline": 0.02, "full_reset": 0.04},
+}
+
+
+def test_the_baseline_of_others_is_not_trained_on_all_tasks_together(tmp_path):
+    better = {"backprop together": 0.1}
+    arms = ("backprop apart", "backprop together", "ewc")
+    training = {"backprop together": "joint"}
+    folder = make_study(tmp_path, arms=arms, better=better, training=training)
+    panel = panel_of(folder)
+    found = scores.baseline(panel, "fake")
+    assert found is not None and found.label == "backprop apart"
+    alone = panel._replace(arms=[a for a in panel.arms if a.training == "joint"])
+    assert scores.baseline(alone, "fake") is alone.arms[0]
+
+
+def test_intransigence_is_against_joint_training_at_its_end(tmp_path):
+    folder = make_study(tmp_path, **REFERENCES, training={"offline": "joint"})
+    found = numbers_of(folder)
+    # a_j - R_jj = R_Tj + .02 - R_jj, of (.8, .6, .95) and (.7, .75, .95).
+    wanted = 100 * (0.02 + (-0.1 + 0.15 + 0) / 3)
+    assert found["intransigence"] == pytest.approx((wanted,) * 3)
+    assert np.isnan(numbers_of(folder, "offline")["intransigence"].estimate)
+
+
+def test_intransigence_is_against_cumulative_training_task_by_task(tmp_path):
+    both = {"offline": "joint", "full_reset": "cumulative"}
+    found = numbers_of(make_study(tmp_path, **REFERENCES, training=both))
+    assert found["intransigence"] == pytest.approx((4.0,) * 3)
+
+
+@pytest.mark.parametrize("fresh", ["full_reset", "independent"])
+def test_plasticity_is_against_a_new_network_of_the_same_seed(tmp_path, fresh):
+    folder = make_study(tmp_path, arms=("backprop", fresh), better={fresh: 0.04})
+    learned = [np.array([0.8, 0.6, 0.95]) + STEP * seed for seed in range(3)]
+    wanted = np.mean([100 * np.mean(r / (r + 0.04)) for r in learned])
+    found = numbers_of(folder)["normalised_plasticity"]
+    assert found.estimate == pytest.approx(wanted)
+    assert np.isnan(numbers_of(folder, fresh)["normalised_plasticity"].estimate)
+
+
+def test_a_reference_has_no_number_for_a_seed_that_it_lacks(tmp_path):
+    folder = make_study(
+        tmp_path, **REFERENCES, training={"offline": "joint"},
+        diverged=("offline", 2, 0),
+    )  # fmt: skip
+    panel = panel_of(folder)
+    arm, offline, _ = panel.arms
+    known = accuracies_of(folder, 1)
+    one_less = offline._replace(
+        runs=offline.runs[:2], accuracies=known._replace(matrix=known.matrix[:2])
+    )
+    fewer = panel._replace(arms=[arm, one_less])
+    found = references.of("joint", fewer, arm)
+    assert found is not None and found.name.startswith("offline (trained on all")
+    np.testing.assert_allclose(found.accuracy[1], R[-1] + 0.02 + STEP)
+    assert np.isnan(found.accuracy[2]).all()
+    # A diverged reference has accuracy 0.
+    diverged = references.of("joint", panel, arm)
+    assert diverged is not None and not diverged.accuracy[2].any()
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -257,6 +342,25 @@ def test_the_page_says_why_a_number_is_missing(tmp_path, no_figures):
     found = section((tmp_path / "report.html").read_text())
     assert "No FWT: class-incremental" in found
     assert "min-ACC" not in found and 'scope="col">FWT' not in found
+
+
+@needs_extra
+def test_the_page_names_its_references(tmp_path, no_figures):
+    report.build([make_study(tmp_path, **REFERENCES, training={"offline": "joint"})])
+    found = section((tmp_path / "report.html").read_text())
+    assert 'scope="col">Intransigence' in found
+    assert "on task j of offline (trained on all tasks together, at the end)" in found
+    assert 'scope="col">Normalised plasticity' in found and "of full_reset" in found
+    rows = read_csv(tmp_path / "tables" / "forgetting.csv")
+    compared = [row["joint_reference"].startswith("offline") for row in rows]
+    assert compared == [True, False, True]
+    assert rows[0]["single_task_reference"] == "full_reset"
+
+
+@needs_extra
+def test_the_page_without_references_has_no_such_columns(built):
+    found = section((built / "report.html").read_text())
+    assert "Intransigence" not in found and "Normalised" not in found
 
 
 @needs_extra

@@ -19,7 +19,7 @@ close = partial(chex.assert_trees_all_close, rtol=1e-5, atol=5e-6)
 EPOCH = 5  # steps
 OWN = task_run.data(per_task=2)  # outputs 0 1, 2 3, 4 5
 SHORT = {"examples_per_task": EPOCH * tiny.BATCH}
-SPEC = task_run.spec(scenario="task", num_outputs=6, **SHORT)
+SPEC = task_run.spec(scenario="task", own_outputs=True, num_outputs=6, **SHORT)
 NET = mlp.make(SPEC, widths=(8, 6))
 SHARED_SPEC = task_run.spec(**SHORT)
 SHARED_NET = mlp.make(SHARED_SPEC, widths=(8, 6))

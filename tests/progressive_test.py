@@ -19,7 +19,7 @@ from tests.task_run import STEPS, TASKS
 
 close = partial(chex.assert_trees_all_close, rtol=1e-5, atol=5e-6)
 OWN = task_run.data(per_task=2)  # outputs 0 1, 2 3, 4 5
-SPEC = task_run.spec(scenario="task", num_outputs=6)
+SPEC = task_run.spec(scenario="task", own_outputs=True, num_outputs=6)
 NET = mlp.make(SPEC, widths=(8, 6))
 CASES: dict[str, dict[str, Any]] = {
     "linear": {"laterals": "linear", "step_size": 0.05},

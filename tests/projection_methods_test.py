@@ -129,7 +129,7 @@ def test_gpm_threshold_0_is_fine_tuning():
 
 
 def test_gpm_leaves_a_head_with_outputs_of_its_own():
-    spec = task_run.spec(scenario="task", num_outputs=6)
+    spec = task_run.spec(scenario="task", own_outputs=True, num_outputs=6)
     net = mlp.make(spec, widths=(8, 6))
     data = task_run.data(per_task=2)
     hyper = gpm.Hyper(threshold=1.0, input_threshold=1.0, examples=1000, step_size=0.1)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cl_bench.methods import _freeze
 from cl_bench.registry import UnknownNameError
 from cl_bench.streams import _scenario, split_classes
 
@@ -159,3 +160,18 @@ def test_what_a_scenario_tells(options, offered, name):
 def test_settings_that_cannot_be(options, error, text):
     with pytest.raises(error, match=text):
         make(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "own"),
+    [
+        ({"scenario": "task"}, True),
+        ({"scenario": "class"}, True),
+        ({"scenario": "domain"}, False),
+        ({"scenario": "task", "single_head": True}, False),
+    ],
+)
+def test_methods_learn_whether_tasks_share_their_outputs(options, own):
+    spec = make(**options).spec
+    assert spec.own_outputs == own
+    assert _freeze.tasks_own_heads(spec) == (own and spec.scenario == "task")

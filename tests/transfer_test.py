@@ -51,6 +51,9 @@ def test_numbers_with_a_reference_by_hand():
     assert transfer.forward_transfer(R, B) == pytest.approx(fwt)
     joint = [0.85, 0.7, 0.9]
     assert transfer.intransigence(R, joint) == pytest.approx((0.05 + 0.1 - 0.05) / 3)
+    plastic = transfer.normalised_plasticity(R, [0.9, 0.8, 0.95])
+    assert plastic == pytest.approx((0.8 / 0.9 + 0.6 / 0.8 + 1) / 3)
+    assert np.isnan(transfer.normalised_plasticity(R, [0.9, 0.0, 0.95]))
     stable = (0.7 / 0.9 + 1 + 1) / 3
     found = transfer.stability_plasticity(R)
     assert found == pytest.approx(2 * LA * stable / (LA + stable))

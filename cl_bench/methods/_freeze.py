@@ -54,3 +54,8 @@ def require_hidden(net: Network, method: str) -> None:
             f"{method} works on hidden layers, and this network has none: give it "
             "some, widths=(100,) say"
         )
+
+
+def tasks_own_heads(spec: StreamSpec) -> bool:
+    """What head='auto' asks: each task has outputs of its own, and its number is known."""
+    return spec.scenario == "task" and spec.own_outputs

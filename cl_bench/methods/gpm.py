@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from cl_bench import optimizers
-from cl_bench.methods import _adapters, _subspace
+from cl_bench.methods import _adapters, _freeze, _subspace
 from cl_bench.methods._compose import compose
 from cl_bench.types import GradTransform, Method, Network, StreamSpec
 
@@ -52,7 +52,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     that it holds `threshold` of their energy (`_subspace.grow`), taken of the task's
     first `examples` training examples. Threshold 0 is fine-tuning; 1 freezes kernels
     whose inputs span everything. `head`: 'auto' projects it too unless the scenario is
-    'task', where each task has outputs of its own, as in the paper; 'train' leaves it
+    'task' and each task has outputs of its own, as in the paper; 'train' leaves it
     free. A free head's bias is free as well.
 
     Only with SGD do the weights themselves stay in the complement: momentum from before
@@ -67,9 +67,8 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     # than the paper's criterion asks for; the criterion is followed.
     check(hyper)
     _subspace.require_dense(net, "gpm")
-    free_head = hyper.head == "train" or (
-        hyper.head == "auto" and spec.scenario == "task"
-    )
+    own_heads = _freeze.tasks_own_heads(spec)
+    free_head = hyper.head == "train" or (hyper.head == "auto" and own_heads)
     sizes = {
         name: layer["kernel"].shape[0]
         for name, layer in _adapters.shapes(net).items()

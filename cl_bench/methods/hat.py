@@ -55,7 +55,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
 
     `head`: 'own' leaves the weights and biases of the outputs in play free, which
     supposes that each task has outputs of its own; 'protect' treats the head as any
-    layer; 'auto' is 'own' in scenario 'task'. Both optimisers start anew with each
+    layer; 'auto' is 'own' in scenario 'task' without `single_head`. Both optimisers start anew with each
     task. Statistics of a normalisation are not protected. The multiplier acts on
     gradients: Adam divides all but its zeros away again. `learner.net` is the network
     without gates. Memory: one number a unit and task.
@@ -69,7 +69,8 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     check(hyper)
     _freeze.require_hidden(net, "hat")
     _freeze.require_kept(spec, "hat", "lwf or ewc")
-    own_head = hyper.head == "own" or (hyper.head == "auto" and spec.scenario == "task")
+    own_heads = _freeze.tasks_own_heads(spec)
+    own_head = hyper.head == "own" or (hyper.head == "auto" and own_heads)
     optim, s_max = optimizers.make(hyper), hyper.max_sharpness
     base = compose(net, spec, optim)
     steps_of_epoch = max(spec.examples_per_task // spec.batch_size, 1)

@@ -60,7 +60,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
 
     `head`: 'own' leaves the head unpruned and gives each output, with its weights and
     bias, to the first task that has it in play; 'pack' treats it as any layer; 'auto'
-    is 'own' in scenario 'task'. `learner.net` is the network of the current task.
+    is 'own' in scenario 'task' without `single_head`. `learner.net` is the network of the current task.
     Memory: one integer a weight; cost: a sort of each kernel once a task.
 
     Raises ValueError as `check` does, and for a benchmark that resets the head or puts
@@ -73,7 +73,8 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     optim = optimizers.make(hyper)
     base = compose(net, spec, optim)
     none = spec.num_tasks
-    own_head = hyper.head == "own" or (hyper.head == "auto" and spec.scenario == "task")
+    own_heads = _freeze.tasks_own_heads(spec)
+    own_head = hyper.head == "own" or (hyper.head == "auto" and own_heads)
     lengths = spec.steps_per_task
     lengths = (lengths,) * none if isinstance(lengths, int) else lengths
     prune_at = tuple(min(round(hyper.dense_share * n), n - 1) for n in lengths)

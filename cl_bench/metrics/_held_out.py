@@ -32,7 +32,7 @@ def scores(
             spec.loss.per_example(logits, batch.y),
             jnp.ones_like(batch.weight),
         )
-        seen = (batch.weight > 0.0) & _in_play(batch.y, batch.classes)
+        seen = (batch.weight > 0.0) & in_play(batch.y, batch.classes)
         # A NaN of padding does not count either.
         found = [jnp.sum(jnp.where(seen, batch.weight * v, 0.0)) for v in values]
         return i + 1, jnp.sum(batch.weight), sums + jnp.stack(found)
@@ -42,7 +42,8 @@ def scores(
     return score / weight, loss / weight
 
 
-def _in_play(y: Array, classes: Array) -> Array:
+def in_play(y: Array, classes: Array) -> Array:
+    """[B] bool: the label is among the outputs in play; True of real targets."""
     if y.ndim > 1:  # no class labels
         return jnp.ones(len(y), bool)
     return jnp.take_along_axis(classes, y[:, None], axis=1)[:, 0]

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cl_bench.report import forgetting_figures, labels, palette
+from cl_bench.report import forgetting_figures, labels, pair_figures, palette
 from cl_bench.report.palette import Stroke
 from cl_bench.report.panels import Arm, Panel
 from cl_bench.report.sweeps import Sweep, short, shown, sweeps
@@ -35,7 +35,8 @@ TILE = (2.1, 1.7)
 def write(folder: Path, panels: list[Panel]) -> list[Path]:
     """Writes <metric>.png/.svg, <metric>_by_layer.* and sweep_<method>_<setting>.*.
 
-    Where the accuracy matrix was recorded, task_accuracy.* and accuracy_matrix.* too.
+    Where the accuracy matrix was recorded, task_accuracy.* and accuracy_matrix.* too;
+    pollution.* and similarity.* where those were.
 
     With several benchmarks each name starts with the benchmark's.
     """
@@ -73,6 +74,10 @@ def _all(panel: Panel) -> Iterator[tuple[str, Figure]]:
     if recorded:
         yield "task_accuracy", forgetting_figures.curves(recorded, _figure)
         yield "accuracy_matrix", forgetting_figures.matrices(recorded, _figure)
+    for family in labels.PAIRS:
+        pairs = {n: a.pairs[family] for n, a in arms.items() if family in a.pairs}
+        if pairs:
+            yield family, pair_figures.heat_maps(family, pairs, _figure)
     for sweep in sweeps(panel):
         name = f"sweep_{sweep.method}_{short(sweep.setting)}"
         several = len({arm.study for arm in panel.arms}) > 1

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cl_bench.report import anytime, transfer
+from cl_bench.report import anytime, references, transfer
 from cl_bench.report.accuracies import Accuracies
-from cl_bench.report.panels import Arm
+from cl_bench.report.panels import Arm, Panel
 from cl_bench.report.scores import NOTHING, interval_of
 from cl_bench.stats import Floats, Interval
 
@@ -15,10 +15,11 @@ class Number(NamedTuple):
 
     title: str
     note: str  # the formula, in small print; tasks counted from 1
-    of: Callable[[Accuracies], Floats]  # [runs], in [0, 1]
+    of: Callable[..., Floats]  # of `Accuracies` (and a reference): [runs], in [0, 1]
     in_page: bool = True  # a column of the page's table, not of the CSV alone
     signed: bool = False
     anytime: bool = False  # needs the accuracies while training goes on
+    reference: str = ""  # needs another arm: one of `references.KINDS`
 
 
 def _matrix(function: Callable[[Floats], Floats]) -> Callable[[Accuracies], Floats]:
@@ -46,6 +47,16 @@ NUMBERS = {
     "learning_accuracy": Number(
         "Learning accuracy", "mean<sub>j</sub> R<sub>jj</sub>",
         _matrix(transfer.learning_accuracy),
+    ),
+    "intransigence": Number(
+        "Intransigence", "mean<sub>j</sub> a<sub>j</sub> − R<sub>jj</sub>",
+        lambda found, a: transfer.intransigence(found.matrix, a), signed=True,
+        reference="joint",
+    ),
+    "normalised_plasticity": Number(
+        "Normalised plasticity", "mean<sub>j</sub> R<sub>jj</sub> / s<sub>j</sub>",
+        lambda found, s: transfer.normalised_plasticity(found.matrix, s),
+        reference="single_task",
     ),
     "backward_transfer": Number(
         "BWT", "mean<sub>j&lt;T</sub> R<sub>Tj</sub> − R<sub>jj</sub>",
@@ -113,20 +124,28 @@ FORWARD = ("forward_transfer", "forward_transfer_without_baseline")
 CLASS_INCREMENTAL = ("class_incremental", "five_plus_one")  # streams of one scenario
 
 
-def of(arm: Arm) -> dict[str, Interval]:
+def of(panel: Panel, arm: Arm) -> dict[str, Interval]:
     """Every number of `NUMBERS` in percent, mean and interval over runs.
 
-    {} where the records have no accuracy matrix, NaN where a number is undefined.
+    {} where the records have no accuracy matrix, NaN where a number is undefined or
+    the panel has no arm that it needs.
     """
     if arm.accuracies is None:
         return {}
-    found = {
-        name: interval_of(100.0 * number.of(arm.accuracies))
-        for name, number in NUMBERS.items()
-    }
+    found = {name: _interval(panel, arm, name) for name in NUMBERS}
     if scenario(arm) == "class":
         found |= dict.fromkeys(FORWARD, NOTHING)
     return found
+
+
+def _interval(panel: Panel, arm: Arm, name: str) -> Interval:
+    number = NUMBERS[name]
+    if not number.reference:
+        return interval_of(100.0 * number.of(arm.accuracies))
+    reference = references.of(number.reference, panel, arm)
+    if reference is None:
+        return NOTHING
+    return interval_of(100.0 * number.of(arm.accuracies, reference.accuracy))
 
 
 def scenario(arm: Arm) -> str:

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from cl_bench.report import forgetting
-from cl_bench.report.forgetting import NUMBERS
+from cl_bench.report import forgetting, references
+from cl_bench.report.forgetting import NUMBERS, Number
 from cl_bench.report.html_tables import arm_name, interval, table, text
 from cl_bench.report.palette import Stroke
 from cl_bench.report.panels import Panel
@@ -33,31 +33,33 @@ ANYTIME = (
 FRAMEWORKS = ("Avalanche", "Mammoth", "Continuum", "FACIL", "PyCIL")
 
 
-def html(rows: list[Row], strokes: dict[str, Stroke]) -> str:
+def html(panel: Panel, rows: list[Row], strokes: dict[str, Stroke]) -> str:
     """Accuracy, transfer and forgetting of every arm; '' where nobody recorded them."""
     rows = [row for row in rows if row.forgetting]
     if not rows:
         return ""
     costs = [("Learner state", "bytes"), ("Step", "FLOPs")]
-    columns, cells = _numbers(rows, strokes, anytime=False)
+    columns, cells = _numbers(rows, strokes, "matrix")
     for row, line in zip(rows, cells, strict=True):
         line += [quantity(row.cost[key]) for key in COSTS]
     parts = [table(columns + costs, cells, _caption(rows))]
-    columns, cells = _numbers(rows, strokes, anytime=True)
-    if len(columns) > 1:
-        parts.append(table(columns, cells, ANYTIME))
+    captions = {"reference": _references(panel, rows), "anytime": ANYTIME}
+    for source, caption in captions.items():
+        columns, cells = _numbers(rows, strokes, source)
+        if len(columns) > 1:
+            parts.append(table(columns, cells, caption))
     return "".join([*parts, _same_word()])
 
 
 def _numbers(
-    rows: list[Row], strokes: dict[str, Stroke], anytime: bool
+    rows: list[Row], strokes: dict[str, Stroke], source: str
 ) -> tuple[list[tuple[str, str]], list[list[str]]]:
     """Columns and cells of those numbers of the page that any arm has."""
     shown = [
         name
         for name, number in NUMBERS.items()
         if number.in_page
-        and number.anytime == anytime
+        and _source(number) == source
         and any(_there(row, name) for row in rows)
     ]
     columns = [("Arm", "")] + [(NUMBERS[n].title, NUMBERS[n].note) for n in shown]
@@ -65,6 +67,13 @@ def _numbers(
         [arm_name(row, strokes)] + [_cell(row, name) for name in shown] for row in rows
     ]
     return columns, cells
+
+
+def _source(number: Number) -> str:
+    """What a number needs: each has a table of its own."""
+    if number.reference:
+        return "reference"
+    return "anytime" if number.anytime else "matrix"
 
 
 def _there(row: Row, name: str) -> bool:
@@ -88,6 +97,18 @@ def _caption(rows: list[Row]) -> str:
     if reasons := _reasons(rows):
         caption += f"No FWT: {text('; '.join(reasons))}. "
     return caption + "tables/forgetting.csv has more numbers, all by name."
+
+
+def _references(panel: Panel, rows: list[Row]) -> str:
+    caption = (
+        "<b>Against what could have been learned.</b> In percent; differences and "
+        "ratios are of runs with the same seed. Intransigence: lower is better, below 0 the arm learned "
+        "more than its reference."
+    )
+    for kind, meaning in references.MEANINGS.items():
+        if names := references.names(kind, panel, [row.arm for row in rows]):
+            caption += " " + meaning.format(text(", ".join(names)))
+    return caption
 
 
 def _reasons(rows: list[Row]) -> list[str]:
@@ -120,6 +141,8 @@ def csv_row(panel: Panel, row: Row) -> dict[str, Any]:
         "runs": row.n,
         "no_forward_transfer": forgetting.no_forward_transfer(row.arm),
     }
+    for kind in references.KINDS:
+        cells[f"{kind}_reference"] = ", ".join(references.names(kind, panel, [row.arm]))
     for name, value in row.forgetting.items():
         cells |= {name: value.estimate}
         cells |= {f"{name}_low": value.low, f"{name}_high": value.high}

@@ -21,17 +21,27 @@ _SCORE = {"unit": "%", "scale": 100.0, "better": "higher", "worst": 0.0}
 _START = "measured before the task's first step, on its first 2,000 examples"
 AVERAGE = "average_accuracy_so_far"
 """Derived from the accuracy matrix, and from then on a metric as any other."""
-POLLUTION = {
-    "literal": "as printed, eq. 4",
-    "variance_ratio": "variance ratio",
-    "absolute_share": "absolute share",
-    "causal": "accuracy lost without W of j (%)",
-    "undefined": "share of undefined terms of eq. 3",
+PAIRS = {
+    "pollution": {
+        "literal": "as printed, eq. 4",
+        "variance_ratio": "variance ratio",
+        "absolute_share": "absolute share",
+        "causal": "accuracy lost without W of j (%)",
+        "undefined": "share of undefined terms of eq. 3",
+    },
+    "similarity": {
+        "declared": "as the stream is set",
+        "fisher_overlap": "Fisher overlap",
+        "gradient_cosine": "gradient cosine",
+        "linear_cka": "linear CKA",
+        "subspace_overlap": "subspace overlap",
+        "probe_transfer": "probe transfer (%)",
+    },
 }
-"""Kinds of pollution and their titles, in the order of the page."""
+"""Metrics of task pairs: their kinds and titles, in the order of the page."""
 PER_TASK = (
     "accuracy_on", "initial_accuracy_on", "anytime_accuracy_on",
-    *(f"pollution_{kind}" for kind in POLLUTION),
+    *(f"{family}_{kind}" for family, kinds in PAIRS.items() for kind in kinds),
 )  # fmt: skip
 """Metrics with a column a task or pair, 'accuracy_on/3': matrices, not curves."""
 LABELS = {

@@ -15,8 +15,8 @@ from cl_bench.report import (
     forgetting_charts,
     html_tables,
     labels,
+    pair_charts,
     palette,
-    pollution_charts,
     sections,
 )
 from cl_bench.report.accuracies import extent
@@ -113,7 +113,7 @@ def _panel(panel: Panel, rows: list[Row], key: str, specs: dict[str, Any]) -> st
     for i, (metric, names) in enumerate(layer_metrics(panel).items()):
         figure = _layers(panel, metric, names, named, strokes, f"{key}-{i}")
         parts.append(_figure(figure, specs))
-    matrices = [*_matrix_figures(arms, key), *_pollution_figures(arms, key)]
+    matrices = [*_matrix_figures(arms, key), *_pair_figures(arms, key)]
     parts += [_figure(f, specs) for f in matrices]
     swept = sweeps(panel)
     if swept:
@@ -171,22 +171,21 @@ def _matrix_figures(arms: list[Arm], key: str) -> list[Figure]:
     ]
 
 
-def _pollution_figures(arms: list[Arm], key: str) -> list[Figure]:
-    """Heat-maps of the arms that recorded pollution, one a kind."""
-    maps = {
-        f"pollution-{key}-{i}-{k}": spec
-        for i, arm in enumerate(arms)
-        for k, spec in enumerate(
-            pollution_charts.heat_maps(arm.label, arm.pollution or {})
-        )
-    }
-    if not maps:
-        return []
-    return [
-        Figure(
-            maps, pollution_charts.CAPTION, "grid", "Heat-maps: pollution by task pair"
-        )
-    ]
+def _pair_figures(arms: list[Arm], key: str) -> list[Figure]:
+    """Heat-maps by task pair, of the arms that recorded them; a figure a family."""
+    found = []
+    for family in labels.PAIRS:
+        maps = {
+            f"{family}-{key}-{i}-{k}": spec
+            for i, arm in enumerate(arms)
+            for k, spec in enumerate(
+                pair_charts.heat_maps(family, arm.label, arm.pairs.get(family, {}))
+            )
+        }
+        name = f"Heat-maps: {family} by task pair"
+        if maps:
+            found.append(Figure(maps, pair_charts.CAPTIONS[family], "grid", name))
+    return found
 
 
 def _layers(

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cl_bench import stats
-from cl_bench.report import accuracies, labels, pollution
+from cl_bench.report import accuracies, labels
+from cl_bench.report import pairs as task_pairs
 from cl_bench.report.accuracies import Accuracies
 from cl_bench.report.studies import Run, Study, matrix, recorded
 from cl_bench.stats import Band, Floats
@@ -33,13 +34,18 @@ class Arm(NamedTuple):
     bands: dict[str, Band]  # metric -> mean curve and interval, shown unit
     drawn: dict[str, Band]  # the same, averaged over blocks of `Panel.block` tasks
     curves: dict[str, Floats]  # metric -> [runs, tasks] that `bands` are the mean of
-    accuracies: Accuracies | None = None  # of every task after every task, if recorded
-    pollution: dict[str, Floats] | None = None  # kind -> [runs, T, T], if recorded
+    accuracies: Accuracies | None  # of every task after every task, if recorded
+    pairs: task_pairs.Pairs  # 'pollution' -> kind -> [runs, T, T], if recorded
 
     @property
     def seeds(self) -> list[int]:
         """Seed of each run, in the order of `scores`."""
         return [run.seed for run in self.runs]
+
+    @property
+    def training(self) -> str:
+        """'sequential', 'cumulative' or 'joint', as its stream is set."""
+        return str(self.settings.get("stream.training") or "sequential")
 
     @property
     def last(self) -> int:
@@ -220,7 +226,7 @@ def _arm(
         runs[0].settings, runs, {k: study.groups[k] for k in keys if k in study.groups},
         length, of(tables.get("is_score", empty)), np.asarray(diverged), bands, drawn,
         curves, accuracies.of(study, rows, tables["is_diverged"][rows], length),
-        pollution.of(study, rows),
+        task_pairs.of(study, rows),
     )  # fmt: skip
 
 

@@ -13,9 +13,11 @@ NOTHING = Interval(np.nan, np.nan, np.nan)
 def baseline(panel: Panel, study: str) -> Arm | None:
     """The arm that a study's others are compared with.
 
-    The one called 'backprop', otherwise the best one of that method.
+    The one called 'backprop', otherwise the best one of that method; not one that was
+    trained on all tasks together, where there is another.
     """
     own = [a for a in panel.arms if a.study == study and a.method == "backprop"]
+    own = [a for a in own if a.training == "sequential"] or own
     named = [a for a in own if a.runs[0].arm == "backprop" and not a.oracle]
     return named[0] if len(named) == 1 else best(panel, named or own)
 

@@ -69,7 +69,7 @@ def panel_head(
     if panel.score is not None:
         parts += [_reading(panel, rows), html_tables.summary(panel, rows, strokes)]
         parts.append(plasticity_table.html(panel, rows, strokes))
-    parts.append(forgetting_table.html(rows, strokes))
+    parts.append(forgetting_table.html(panel, rows, strokes))
     parts.append(cost_tables.cost(rows, strokes))
     return "\n".join(parts)
 

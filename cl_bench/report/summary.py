@@ -83,7 +83,7 @@ def _row(panel: Panel, arm: Arm, base: Arm | None, plastic: Plasticity) -> Row:
         pairs=len(pairs),
         cost=cost(arm),
         plasticity=plastic,
-        forgetting=forgetting.of(arm),
+        forgetting=forgetting.of(panel, arm),
     )
 
 

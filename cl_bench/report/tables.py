@@ -1,4 +1,4 @@
-"""The report's numbers as CSV: summary, plasticity, forgetting, curves, costs.
+"""The report's numbers as CSV: summary, plasticity, forgetting, pairs, curves, costs.
 
 Needs no extra.
 """
@@ -27,7 +27,8 @@ def write(
 ) -> list[Path]:
     """Writes summary, plasticity, curves and cost.csv into `folder`, whole or not at all.
 
-    Where the accuracy matrix was recorded, forgetting.csv and accuracy_matrix.csv too.
+    Where the accuracy matrix was recorded, forgetting.csv and accuracy_matrix.csv too,
+    task_pairs.csv where pollution or similarity was.
     Tasks are counted from 1, values are in the unit of column `unit`, an empty cell is
     a number that there is not (the interval of a single run).
     """
@@ -45,6 +46,8 @@ def write(
             forgetting_table.csv_row(p, r) for p, f in both for r in f if r.forgetting
         ]
         files["accuracy_matrix.csv"] = forgetting_table.matrix_rows(panels)
+    if any(arm.pairs for panel in panels for arm in panel.arms):
+        files["task_pairs.csv"] = _task_pairs(panels)
     for name, content in files.items():
         _write(folder / name, content)
     return [folder / name for name in files]
@@ -116,6 +119,25 @@ def _curves(panels: list[Panel]) -> Iterator[dict[str, Any]]:
                         "low": band.low[task],
                         "high": band.high[task],
                     }
+
+
+def _task_pairs(panels: list[Panel]) -> Iterator[dict[str, Any]]:
+    """Every run's numbers of task pairs, as recorded; tasks from 1."""
+    for panel in panels:
+        for arm in panel.arms:
+            for family, kinds in arm.pairs.items():
+                for kind, values in kinds.items():
+                    for r, i, j in zip(*np.nonzero(np.isfinite(values)), strict=True):
+                        yield {
+                            "benchmark": panel.benchmark,
+                            "study": arm.study,
+                            "arm": arm.label,
+                            "seed": arm.runs[r].seed,
+                            "measure": f"{family}_{kind}",
+                            "task_i": int(i) + 1,
+                            "task_j": int(j) + 1,
+                            "value": values[r, i, j],
+                        }
 
 
 def ledger(panels: list[Panel]) -> list[dict[str, Any]]:

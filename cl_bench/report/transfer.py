@@ -155,6 +155,16 @@ def intransigence(R: ArrayLike, joint: ArrayLike) -> Floats:
     return mean_of(np.asarray(joint, np.float64) - _diagonal(R), evaluated(R))
 
 
+def normalised_plasticity(R: ArrayLike, single_task: ArrayLike) -> Floats:
+    """P = (1/T) Σ_j R_jj / a_j: [...]. 1: it learned each task as a new network does.
+
+    `single_task` [..., T] is a_j, the accuracy of a new network on task j alone; NaN
+    where one of them is 0.
+    """
+    R, a = _matrix(R), np.asarray(single_task, np.float64)
+    return mean_of(_diagonal(R) / np.where(a > 0.0, a, np.nan), evaluated(R))
+
+
 def stability_plasticity(R: ArrayLike, single_task: ArrayLike = 1.0) -> Floats:
     """Harmonic mean 2 P S / (P + S) of plasticity and stability: [...].
 
@@ -166,7 +176,7 @@ def stability_plasticity(R: ArrayLike, single_task: ArrayLike = 1.0) -> Floats:
     best = _best(R, last=True)
     kept = np.where(best == 0.0, 0.0, R[..., -1, :] / np.where(best == 0.0, 1.0, best))
     stable = mean_of(kept, evaluated(R))
-    plastic = mean_of(_diagonal(R) / np.asarray(single_task), evaluated(R))
+    plastic = normalised_plasticity(R, single_task)
     total = plastic + stable
     return np.where(
         total == 0.0, 0.0, 2 * plastic * stable / np.where(total == 0.0, 1.0, total)

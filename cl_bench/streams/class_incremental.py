@@ -119,6 +119,7 @@ def make(
         steps_per_segment=steps_per_segment or new // batch_size,
         examples_per_task=new,
         scenario="class",
+        own_outputs=True,
         step_schedule=_ascending(step_schedule),
     )
     if best_validation:

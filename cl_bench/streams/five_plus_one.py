@@ -92,7 +92,9 @@ def make(
         reset_head=reset_head,
     )
     scenario = "class" if "boundaries" in offers else "online"
-    spec = spec._replace(examples_per_task=counts[0], scenario=scenario)
+    spec = spec._replace(
+        examples_per_task=counts[0], scenario=scenario, own_outputs=True
+    )
     widest = max(hard_classes, easy_classes)
 
     def start(data: Dataset, key: Key, task: Array) -> Task:

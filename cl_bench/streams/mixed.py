@@ -93,6 +93,7 @@ def make(
         offers=frozenset(known),
         loss=softmax_cross_entropy,
         reset_head=reset_head,
+        own_outputs=not rule.shared,
     )
     table_size = -(-steps // (min(count) // batch_size)) * max(count)
 

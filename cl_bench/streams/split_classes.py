@@ -114,6 +114,7 @@ def make(
         num_outputs=rule.num_outputs,
         examples_per_task=smallest,
         scenario=_scenario.spec_name(rule, known),
+        own_outputs=not rule.shared,
     )
     used = per_task if training == "sequential" else per_task * tasks
     room = int(sizes[-used:].sum())

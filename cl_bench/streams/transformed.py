@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from cl_bench.registry import UnknownNameError, nearest
@@ -106,7 +107,11 @@ def make(
         steps_per_segment=steps_per_segment,
         offers=known,
         reset_head=reset_head,
-    )._replace(num_outputs=rule.num_outputs, scenario=_scenario.spec_name(rule, known))
+    )._replace(
+        num_outputs=rule.num_outputs,
+        scenario=_scenario.spec_name(rule, known),
+        own_outputs=not rule.shared,
+    )
     passes = -(-steps // one_pass)
     alone = training == "sequential"
 
@@ -182,6 +187,34 @@ def make(
         return made._replace(weight=weight)
 
     return Stream(spec, images.load, start, batch, held_out)
+
+
+def similarity(
+    *,
+    num_tasks: int = 10,
+    view: str = "permute",
+    fraction: float = 1.0,
+    degrees: float = 0.0,
+    identity_first: bool = False,
+    **others: Any,
+) -> np.ndarray:
+    """[T, T] in [0, 1]: how alike the tasks of these settings of `make` are, the truth.
+
+    The share of pixels ('permute') or labels ('relabel') that neither of two tasks
+    moves, (1 - fraction)^2, or 1 - fraction where one is the first of `identity_first`;
+    what stays in place by chance is not counted. 'rotate': 1 - (the angle between them)
+    / 180 degrees, NaN where the angles are drawn. 1 for a task and itself.
+    """
+    del others
+    task = np.arange(num_tasks)
+    if view == "rotate":
+        apart = degrees * np.abs(task[:, None] - task) % 360.0
+        apart = np.minimum(apart, 360.0 - apart)
+        found = 1.0 - apart / 180.0 if degrees else np.full(apart.shape, np.nan)
+    else:
+        stays = np.where((task == 0) & identity_first, 1.0, 1.0 - fraction)
+        found = np.outer(stays, stays)
+    return np.where(np.eye(num_tasks, dtype=bool), 1.0, found)
 
 
 def _check(view, fraction, degrees, gradual, training) -> None:

@@ -1,0 +1,93 @@
+"""Figures of task pairs, pollution and similarity: a heat-map a kind and arm."""
+
+from typing import Any
+
+import altair as alt
+import numpy as np
+
+from cl_bench.report.accuracies import MOST_CELLS, mean_over_runs
+from cl_bench.report.charts import ROWS, finished, rounded
+from cl_bench.report.labels import PAIRS
+from cl_bench.report.pairs import SCALES
+from cl_bench.stats import Floats
+
+AXES = {  # of rows, of columns
+    "pollution": ("Pollution of task i", "By the weights of task j"),
+    "similarity": ("Task i", "Task j"),
+}
+DOMAINS = {  # of colours, where a kind has bounds
+    "declared": (0, 1), "fisher_overlap": (0, 1), "linear_cka": (0, 1),
+    "subspace_overlap": (0, 1), "gradient_cosine": (-1, 1),
+}  # fmt: skip
+CAPTIONS = {
+    "pollution": "<b>Pollution of task i (rows) by the weights that task j protects "
+    "(columns)</b>, after the last task, mean over runs. Of a task with itself the first "
+    "two are 1 and the absolute share is ½. The ratio as printed is ill-conditioned: its "
+    "denominator changes sign, so that a few examples decide it; compare the other "
+    "kinds. Causal is test accuracy on task i minus that with the weights of task j set "
+    "to 0.",
+    "similarity": "<b>Similarity of task i (rows) and task j (columns)</b>, mean over "
+    "runs. As the stream is set: the share of pixels or labels that neither task moves, "
+    "or 1 − the angle between them / 180°; the truth that the others estimate. Fisher "
+    "overlap, linear CKA (last hidden layer) and subspace overlap (inputs of all layers) "
+    "compare the network at the end of task i with that at the end of task j; gradient "
+    "cosine is of both tasks at the last network. These are symmetric and shown once. "
+    "Probe transfer: accuracy on task j of a linear probe on the last hidden layer at "
+    "the end of task i, minus that on an untrained network.",
+}
+
+
+def heat_maps(
+    family: str, label: str, found: dict[str, Floats]
+) -> list[dict[str, Any]]:
+    """One heat-map a kind of a family of `PAIRS`: the mean over runs by task pair."""
+    return [
+        _heat_map(
+            f"{label}: {title}",
+            SCALES.get(kind, 1.0) * found[kind],
+            AXES[family],
+            DOMAINS.get(kind),
+        )
+        for kind, title in PAIRS[family].items()
+        if kind in found
+    ]
+
+
+def tasks_shown(count: int) -> list[int]:
+    """At most `MOST_CELLS` of so many tasks, evenly spaced."""
+    at = np.linspace(0, count - 1, min(MOST_CELLS, count))
+    return np.round(at).astype(int).tolist()
+
+
+def _heat_map(
+    title: str,
+    matrix: Floats,
+    axes: tuple[str, str],
+    domain: tuple[float, float] | None,
+) -> dict[str, Any]:
+    mean, n = mean_over_runs(matrix)
+    tasks = tasks_shown(len(mean))
+    rows = [
+        {"i": i + 1, "j": j + 1, "mean": rounded(mean[i, j]), "n": int(n[i, j])}
+        for i in tasks
+        for j in tasks
+        if n[i, j]
+    ]
+    bounds = list(domain) if domain else alt.Undefined
+    every = [task + 1 for task in tasks]
+    scale = alt.Scale(domain=every)
+    chart = alt.Chart(ROWS).mark_rect().encode(
+        x=alt.X("j:O", title=axes[1], axis=alt.Axis(labelAngle=0), scale=scale),
+        y=alt.Y("i:O", title=axes[0], scale=scale),
+        color=alt.Color(
+            "mean:Q", title=None, scale=alt.Scale(scheme="viridis", domain=bounds),
+            legend=alt.Legend(gradientLength=160, gradientThickness=10, format=".2~g"),
+        ),
+        tooltip=[
+            alt.Tooltip("i:O", title="Task i"), alt.Tooltip("j:O", title="Task j"),
+            alt.Tooltip("mean:Q", title=title, format=".4~g"),
+            alt.Tooltip("n:Q", title="Runs"),
+        ],
+    )  # fmt: skip
+    shown = chart.properties(title=alt.TitleParams(title, limit=270))
+    return finished(shown, rows, 200, "")

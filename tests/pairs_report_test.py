@@ -1,0 +1,103 @@
+"""Pollution and similarity in the report: what comes back from the records, and where."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cl_bench import report
+from cl_bench.report import pairs
+from tests.forgetting_report_test import STEP, make_study, panel_of, read_csv
+from tests.report_test import Page, browser, opened
+
+PACKAGES = ("altair", "matplotlib", "vl_convert")
+COLUMNS = {
+    "similarity_linear_cka/0_1": 0.6,
+    "similarity_linear_cka/0_2": 0.5,
+    "similarity_linear_cka/1_2": 0.7,
+    "similarity_probe_transfer/2_0": 0.05,
+    "pollution_causal/1_by_2": 0.2,
+    "pollution_causal/1_by_2/h1": 9.0,  # of one layer: not a number of the pair
+}
+STREAM = {"name": "transformed", "fraction": 0.5, "identity_first": True}
+NAN = np.nan
+
+
+def pairs_of(folder: Path):
+    return panel_of(folder).arms[0].pairs
+
+
+def test_pairs_come_back_from_the_records(tmp_path):
+    found = pairs_of(make_study(tmp_path, also=COLUMNS, arms=("backprop",)))
+    assert set(found) == {"similarity", "pollution"}
+    cka = np.array([[NAN, 0.6, 0.5], [NAN, NAN, 0.7], [NAN, NAN, NAN]])
+    wanted = np.stack([cka + STEP * seed for seed in range(3)])
+    np.testing.assert_allclose(found["similarity"]["linear_cka"], wanted)
+    assert found["similarity"]["probe_transfer"][1, 2, 0] == pytest.approx(0.06)
+    assert found["pollution"]["causal"][0, 1, 2] == pytest.approx(0.2)
+    # A split of classes does not know how alike its tasks are.
+    assert "declared" not in found["similarity"]
+
+
+def test_the_truth_of_a_generated_stream_stands_beside_what_was_measured(tmp_path):
+    folder = make_study(tmp_path, also=COLUMNS, arms=("backprop",), stream=STREAM)
+    found = pairs_of(folder)["similarity"]["declared"]
+    assert next(iter(pairs_of(folder)["similarity"])) == "declared"
+    wanted = np.array([[NAN, 0.5, 0.5], [NAN, NAN, 0.25], [NAN, NAN, NAN]])
+    np.testing.assert_allclose(found, np.stack([wanted] * 3))
+
+
+def test_streams_without_a_declared_similarity():
+    assert pairs.declared({"stream.name": "permuted"}) is None
+    assert pairs.declared({"stream.name": "somebody.elses"}) is None
+    assert pairs.declared({}) is None
+    turned = {"stream.name": "transformed", "stream.view": "rotate"}
+    assert pairs.declared({**turned, "step_size": 0.1}) is None  # angles are drawn
+
+
+def test_nothing_recorded_is_nothing(tmp_path):
+    assert pairs_of(make_study(tmp_path, arms=("backprop",), stream=STREAM)) == {}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    for package in PACKAGES:
+        pytest.importorskip(package)
+    folder = make_study(tmp_path_factory.mktemp("fake"), also=COLUMNS, stream=STREAM)
+    report.build([folder])
+    return folder
+
+
+def test_a_heat_map_for_every_kind_and_arm(built):
+    page = Page((built / "report.html").read_text())
+    specs = json.loads(page.scripts[0])
+    maps = [k for k in specs if k.startswith(("similarity-", "pollution-"))]
+    assert len(maps) == 2 * (3 + 1)
+    cells = {
+        (c["i"], c["j"]): c["mean"]
+        for c in specs["similarity-0-0-1"]["datasets"]["rows"]
+    }
+    assert cells == {(1, 2): 0.61, (1, 3): 0.51, (2, 3): 0.71}
+    (probe,) = specs["similarity-0-0-2"]["datasets"]["rows"]
+    assert (probe["i"], probe["j"], probe["mean"], probe["n"]) == (3, 1, 6, 3)
+    assert "Similarity of task i" in page.text and "Pollution of task i" in page.text
+
+
+def test_figures_and_a_table_of_pairs(built):
+    for name in ("similarity.png", "similarity.svg", "pollution.png"):
+        assert (built / "figures" / name).stat().st_size > 5_000
+    rows = read_csv(built / "tables" / "task_pairs.csv")
+    assert len(rows) == 2 * 3 * (3 + 3 + 1 + 1)
+    at = {(r["arm"], r["seed"], r["measure"], r["task_i"], r["task_j"]) for r in rows}
+    assert ("backprop", "2", "similarity_linear_cka", "2", "3") in at
+    values = [float(r["value"]) for r in rows if r["measure"] == "similarity_declared"]
+    assert sorted(set(values)) == [0.25, 0.5]
+
+
+@pytest.mark.skipif(browser() is None, reason="no Chromium to open the page with")
+def test_every_chart_is_drawn_in_a_browser(built, tmp_path):
+    specs = json.loads(Page((built / "report.html").read_text()).scripts[0])
+    document = opened(built / "report.html", tmp_path / "profile", "--dump-dom")
+    assert f'data-drawn="{len(specs)}"' in document
+    assert 'class="chart error"' not in document

@@ -10,7 +10,14 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cl_bench.report import forgetting_figures, labels, pair_figures, palette
+from cl_bench.report import (
+    forgetting_figures,
+    labels,
+    pair_figures,
+    palette,
+    trials,
+    trials_figures,
+)
 from cl_bench.report.palette import Stroke
 from cl_bench.report.panels import Arm, Panel
 from cl_bench.report.sweeps import Sweep, short, shown, sweeps
@@ -36,7 +43,8 @@ def write(folder: Path, panels: list[Panel]) -> list[Path]:
     """Writes <metric>.png/.svg, <metric>_by_layer.* and sweep_<method>_<setting>.*.
 
     Where the accuracy matrix was recorded, task_accuracy.* and accuracy_matrix.* too;
-    pollution.* and similarity.* where those were.
+    pollution.* and similarity.* where those were. trials.* where a method has several
+    settings.
 
     With several benchmarks each name starts with the benchmark's.
     """
@@ -82,6 +90,8 @@ def _all(panel: Panel) -> Iterator[tuple[str, Figure]]:
         name = f"sweep_{sweep.method}_{short(sweep.setting)}"
         several = len({arm.study for arm in panel.arms}) > 1
         yield (f"{name}_{sweep.study}" if several else name), _sweep(panel, sweep)
+    if found := trials.of(panel):
+        yield "trials", trials_figures.draw(panel, found, _figure)
 
 
 def top_metrics(panel: Panel) -> list[str]:

@@ -18,6 +18,7 @@ from cl_bench.report import (
     pair_charts,
     palette,
     sections,
+    trials_charts,
 )
 from cl_bench.report.accuracies import extent
 from cl_bench.report.figures import layer_metrics, top_metrics
@@ -120,6 +121,10 @@ def _panel(panel: Panel, rows: list[Row], key: str, specs: dict[str, Any]) -> st
         parts.append("<h3>Hyper-parameter sweeps</h3>")
     for i, sweep in enumerate(swept):
         parts.append(_figure(_sweep_figure(panel, sweep, f"{key}-{i}"), specs))
+    if of_trials := trials_charts.all_of(panel, key):
+        name = "Line charts: score against the number of settings tried"
+        figure = Figure(of_trials, trials_charts.CAPTION, "grid", name)
+        parts.append(_figure(figure, specs))
     return "\n".join(parts)
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from cl_bench.atomic import replacing
-from cl_bench.report import forgetting_table, labels, plasticity_table
+from cl_bench.report import forgetting_table, labels, plasticity_table, trials
 from cl_bench.report.panels import Panel
 from cl_bench.report.summary import COST, Row, cost_of
+from cl_bench.report.trials import Trials
 from cl_bench.stats import Interval
 
 INTERVALS = ("stream", "first", "best", "last", "difference")
@@ -28,7 +29,8 @@ def write(
     """Writes summary, plasticity, curves and cost.csv into `folder`, whole or not at all.
 
     Where the accuracy matrix was recorded, forgetting.csv and accuracy_matrix.csv too,
-    task_pairs.csv where pollution or similarity was.
+    task_pairs.csv where pollution or similarity was; trials.csv where a method has
+    several settings.
     Tasks are counted from 1, values are in the unit of column `unit`, an empty cell is
     a number that there is not (the interval of a single run).
     """
@@ -48,6 +50,9 @@ def write(
         files["accuracy_matrix.csv"] = forgetting_table.matrix_rows(panels)
     if any(arm.pairs for panel in panels for arm in panel.arms):
         files["task_pairs.csv"] = _task_pairs(panels)
+    tried = [(panel, trials.of(panel)) for panel in panels]
+    if any(found for _, found in tried):
+        files["trials.csv"] = _trials(tried)
     for name, content in files.items():
         _write(folder / name, content)
     return [folder / name for name in files]
@@ -138,6 +143,26 @@ def _task_pairs(panels: list[Panel]) -> Iterator[dict[str, Any]]:
                             "task_j": int(j) + 1,
                             "value": values[r, i, j],
                         }
+
+
+def _trials(tried: list[tuple[Panel, list[Trials]]]) -> Iterator[dict[str, Any]]:
+    """The expected score of each method after 1, 2, ... trials of its settings."""
+    for panel, found in tried:
+        for one in found:
+            for i in range(one.settings):
+                yield {
+                    "benchmark": panel.benchmark,
+                    "study": one.study,
+                    "method": one.method,
+                    "metric": panel.score,
+                    "unit": labels.label(panel.score or "").unit,
+                    "settings": one.settings,
+                    "trials": i + 1,
+                    "runs": int(one.score.n[i]),
+                    "mean": one.score.estimate[i],
+                    "low": one.score.low[i],
+                    "high": one.score.high[i],
+                }
 
 
 def ledger(panels: list[Panel]) -> list[dict[str, Any]]:

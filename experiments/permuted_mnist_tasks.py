@@ -73,11 +73,13 @@ def sweep(add, config):
     _, protocol, mode = config.study.split("-")
     base = _optimizer(protocol)
     add("fine-tuning")
-    # Van de Ven's strengths; with plain SGD a pull of 100 is stable at 0.01.
-    add("ewc", method={"name": "ewc", "strength": 100.0, **base})
-    online = {"name": "ewc", "mode": "online", "strength": 100.0}
+    # Van de Ven's strengths; with plain SGD at 0.01 a pull of 100 is not stable.
+    pulls = {"gpm": [1.0, 10.0], "van_de_ven": 100.0}[protocol]
+    add("ewc", method={"name": "ewc", "strength": pulls, **base})
+    online = {"name": "ewc", "mode": "online", "strength": pulls}
     add("online ewc", method={**online, **base})
-    add("si", method={"name": "si", "strength": 10.0, **base})
+    strengths = {"gpm": [0.1, 1.0], "van_de_ven": 10.0}[protocol]
+    add("si", method={"name": "si", "strength": strengths, **base})
     add("all tasks at once", stream={"training": "joint"})
     if protocol == "van_de_ven":
         add("lwf", method={"name": "lwf", "weighting": "van_de_ven", **base})

@@ -489,3 +489,17 @@ def test_every_metric_component_has_a_label():
     assert all(labels.LABELS[name].formula for name in recorded)
     assert labels.axis_title("dead_units/h1") == "Dead units (h1) (%)"
     assert labels.label("my_metric") == labels.Label("My metric")
+
+
+@needs_extra
+def test_a_legend_of_many_rows_leaves_the_axes_their_height(tmp_path):
+    from cl_bench.report import figures
+
+    arms = {
+        f"a method with a long name {i}": (f"m{i}", {}, lambda task: 0.5)
+        for i in range(20)
+    }
+    folder = make_study(tmp_path, arms=arms, tasks=2, seeds=2)
+    (panel,) = panels.join([studies.load(folder)])
+    # Matplotlib warns where a layout leaves no room, and warnings are errors here.
+    assert figures.write(tmp_path / "figures", [panel._replace(metrics=[panel.score])])

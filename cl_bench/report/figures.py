@@ -115,7 +115,9 @@ def layer_metrics(panel: Panel) -> dict[str, list[str]]:
 def _single(
     panel: Panel, metric: str, arms: dict[str, Arm], strokes: dict[str, Stroke]
 ) -> Figure:
-    figure = _figure(WIDTH, HEIGHT)
+    # A legend of many rows gets height of its own, or it leaves the axes none.
+    rows = -(-len(arms) // _legend_columns(list(arms)))
+    figure = _figure(WIDTH, HEIGHT + 0.15 * max(0, rows - 4))
     axes = figure.subplots()
     _curves(axes, panel, metric, arms, strokes)
     axes.set_ylabel(labels.axis_title(metric))
@@ -148,12 +150,14 @@ def _curves(
 def _legend(figure: Figure, axes: Any, **place: Any) -> None:
     handles, names = axes.get_legend_handles_labels()
     if names:
-        longest = max(map(len, names))
-        columns = max(1, min(len(names), 52 // (longest + 6)))
         figure.legend(
-            handles, names, ncols=columns, loc="outside upper left",
+            handles, names, ncols=_legend_columns(names), loc="outside upper left",
             handlelength=1.8, columnspacing=1.2, borderaxespad=0.2, **place,
         )  # fmt: skip
+
+
+def _legend_columns(names: list[str]) -> int:
+    return max(1, min(len(names), 52 // (max(map(len, names)) + 6)))
 
 
 def _tiles(

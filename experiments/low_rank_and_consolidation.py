@@ -9,8 +9,8 @@ on task 1".
 
     python -m cl_bench.main --config=experiments/low_rank_and_consolidation.py:ARMS,MODE \\
         --workdir=results/lora
-    ARMS  lora    Figure 1a: LoRA beside fine-tuning, fine-tuning with small steps after
-                  the first task's, adapters kept per task, O-LoRA and InfLoRA
+    ARMS  lora    Figure 1a: LoRA beside fine-tuning, fine-tuning with a tenth of the step
+                  size, adapters kept per task, O-LoRA and InfLoRA
           trials  Figure 1b: a grid of 27 settings of LoRA (rank, alpha, step size) and
                   as many step sizes of fine-tuning
           ewc     strengths 1 to 1e8
@@ -21,7 +21,40 @@ Protocol: that of `split_mnist.py` (2 x 400 ReLU, batch 128, 4 epochs a task, Ad
 1e-3), task-incremental, as adapters per task need it; `ewc` is domain-incremental.
 The report gives no ranks, scales, step sizes or numbers: nothing is compared.
 
-Not measured yet: only `smoke` has been run.
+Measured, jax 0.10.2, two CPU cores, 3 seeds; ACC, its 95 % bootstrap interval, learning
+accuracy LA (of each task when it has been learned) and backward transfer BWT, in points:
+
+    lora                        ACC                   LA     BWT
+    fine-tuning                 95.0 [94.0 96.0]      99.8   -5.9
+    fine-tuning, small steps    98.9 [98.3 99.3]      99.6   -0.9
+    lora, rank 4                97.7 [96.9 98.1]      99.3   -2.0
+    lora, rank 1                98.0 [97.8 98.3]      99.1   -1.4
+    lora, every layer, rank 2   97.5 [97.3 97.9]      99.1   -2.0
+    lora per task               99.1 [99.1 99.2]      99.1    0.0
+    o_lora                      97.8 [97.5 98.1]      98.9   -1.5
+    inflora                     98.1 [98.0 98.3]      98.3   -0.2
+
+Merged adapters forget less than fine-tuning at the same step size, and more than
+fine-tuning with a tenth of it, which any comparison has to show beside them.
+
+    ewc strength   ACC                LA     BWT     test accuracy on tasks 1 ... 5
+    none           54.9 [54.3 55.6]   99.7   -55.9   22.9 60.8 11.5 80.2 99.3
+    1              56.7 [55.8 57.2]   99.7   -53.7   23.5 64.3 13.0 83.5 99.4
+    10             56.8 [55.8 57.6]   99.7   -53.6   20.7 67.6 13.1 83.1 99.4
+    1e2            60.3 [59.7 61.3]   99.7   -49.2   25.4 74.4 17.7 84.8 99.4
+    1e3            61.3 [58.2 64.0]   99.6   -48.0   23.5 72.4 21.8 89.4 99.2
+    1e4            58.7 [56.3 62.7]   99.6   -51.1   25.3 66.7 15.4 87.0 98.9
+    1e5            58.5 [56.6 62.4]   99.5   -51.2   27.2 65.6 16.2 85.0 98.8
+    1e6            61.3 [59.9 63.7]   99.5   -47.7   33.7 62.7 20.0 91.4 98.7
+    1e7            60.8 [60.6 60.9]   99.4   -48.2   43.2 60.5 14.0 88.2 98.0
+    1e8            64.6 [59.8 67.4]   99.3   -43.3   48.7 63.1 20.4 93.0 97.9
+
+The trade between tasks that the report describes is there: from 1e3 to 1e8 task 1 gains
+25 points and task 2 loses 9, and what comes last is learned less well (LA 99.6 to 99.3,
+task 5 99.2 to 97.9). No strength of the eight decades keeps all tasks; between
+neighbouring strengths the differences are within the noise of three seeds.
+
+TRIALS
 """
 
 from typing import Any

@@ -75,7 +75,7 @@ def curves(
         color=alt.Color("task:O", scale=scale, legend=key, sort=None),
     )  # fmt: skip
     y = alt.Scale(zero=False, domain=list(domain))
-    band = base.mark_area(opacity=0.12).encode(
+    band = base.mark_area(clip=True, opacity=0.12).encode(
         y=alt.Y("low:Q", scale=y, title=ACCURACY), y2="high:Q"
     )
     line = base.mark_line(strokeWidth=1.6, point={"size": 22}).encode(

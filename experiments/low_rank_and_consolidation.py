@@ -9,12 +9,12 @@ on task 1".
 
     python -m cl_bench.main --config=experiments/low_rank_and_consolidation.py:ARMS,MODE \\
         --workdir=results/lora
-    ARMS  lora    Figure 1a: LoRA beside fine-tuning, fine-tuning with a tenth of the step
-                  size, adapters kept per task, O-LoRA and InfLoRA
+    ARMS  lora    Figure 1a: LoRA beside fine-tuning, also with a tenth of the step size,
+                  adapters kept per task, O-LoRA and InfLoRA
           trials  Figure 1b: a grid of 27 settings of LoRA (rank, alpha, step size) and
                   as many step sizes of fine-tuning
           ewc     strengths 1 to 1e8
-    MODE  small   Split MNIST, five tasks, 3 seeds
+    MODE  small   Split MNIST, five tasks, 3 seeds (`trials` measured with 2)
           smoke   digits, two tasks, seconds
 
 Protocol: that of `split_mnist.py` (2 x 400 ReLU, batch 128, 4 epochs a task, Adam at
@@ -22,7 +22,7 @@ Protocol: that of `split_mnist.py` (2 x 400 ReLU, batch 128, 4 epochs a task, Ad
 The report gives no ranks, scales, step sizes or numbers: nothing is compared.
 
 Measured, jax 0.10.2, two CPU cores, 3 seeds; ACC, its 95 % bootstrap interval, learning
-accuracy LA (of each task when it has been learned) and backward transfer BWT, in points:
+accuracy LA (of each task once it is learned) and backward transfer BWT, in points:
 
     lora                        ACC                   LA     BWT
     fine-tuning                 95.0 [94.0 96.0]      99.8   -5.9
@@ -54,7 +54,15 @@ The trade between tasks that the report describes is there: from 1e3 to 1e8 task
 task 5 99.2 to 97.9). No strength of the eight decades keeps all tasks; between
 neighbouring strengths the differences are within the noise of three seeds.
 
-TRIALS
+Expected ACC of the best of so many settings (2 seeds, each chosen on the other):
+
+    settings tried   1      2      3      9      27
+    lora             91.8   95.8   96.7   97.6   98.0 [98.0 98.0]
+    fine-tuning      93.4   97.2   98.1   98.4   98.2 [97.9 98.4]
+
+As the report says, LoRA's success is that of its search: of 27 settings the worst ends
+at 59 and the best four at 98. Tuning nothing but the step size of fine-tuning reaches
+as much in three trials.
 """
 
 from typing import Any

@@ -80,6 +80,11 @@ Checks made where a cell differs (5 seeds each; the rest as above):
                   +-1.6 [20.4 22.7]. Van de Ven et al. (2022) print 21.9 for it.
     gem, class    550 stored examples a task: 92.2 +-.2 (4 seeds). Their sharing gives the
                   first tasks up to 1100 while the next ones are learned; ours 275.
+
+Methods that keep a network able to learn, `domain,plasticity`, seeds 0 and 1, mean and
+SD: adam 55.0 +-1.0, l2_init 57.2 +-1.2, upgd 56.0 +-.4, snr 54.8 +-.6, shrink_perturb
+54.8 +-1.3, continual_backprop 54.3 +-1.8, redo 52.5 +-1.9. At their defaults, five tasks
+long, none of them remembers: they answer another question.
 """
 
 from typing import Any

@@ -16,8 +16,7 @@ are theirs for each scenario (`COEFFICIENTS`, in their units), translated to our
 
 Departures: 28 x 28 images, standardised (theirs are padded to 32 x 32); an epoch leaves
 its last incomplete batch out; the batches of rehearsal, half new and half stored, are 64
-in the first task; GEM holds the last 275 examples of each task, where theirs shares 1100
-equally among the tasks so far; LwF, which they ran with van de Ven's code, is run on
+in the first task; LwF, which they ran with van de Ven's code, is run on
 this protocol.
 
 Published, mean and SD of 10 runs, and measured, mean, SD and 95 % bootstrap interval of
@@ -172,7 +171,8 @@ def _rows(add, scenario: str, batch_size: int) -> None:
         # Half of every batch is new: twice as many steps a task, as in their code.
         memory = {"name": "naive_rehearsal", "capacity": capacity, **ADAM}
         add(f"rehearsal {capacity}", memory, batch_size=batch_size // 2)
-    add("gem", {"name": "gem", "margin": 0.5, "memory_per_task": 275, **SGD})
+    memory = {"sharing": "so_far", "capacity": 1100}
+    add("gem", {"name": "gem", "margin": 0.5, **memory, **SGD})
     add("offline", training="joint")
 
 

@@ -16,7 +16,6 @@ from cl_bench.methods import (
 from tests import tiny
 from tests.reference import der as oracle_der
 from tests.reference import gem as oracle_gem
-from tests.reference import memory as oracle_memory
 from tests.reference import mlp as oracle_mlp
 from tests.reference import replay as oracle_replay
 from tests.rehearsal_setting import (
@@ -28,10 +27,10 @@ from tests.rehearsal_setting import (
     STEP_SIZE,
     STEPS,
     TASKS,
+    EqualShares,
     Filled,
     compare,
     current,
-    end_key,
     examples,
     flat_grads,
     keys,
@@ -70,37 +69,31 @@ def test_naive_rehearsal(weighting):
         step_size=STEP_SIZE, replay_weight=0.8, capacity=17,
         replay_batch_size=REPLAYED, weighting=weighting,
     )  # fmt: skip
-    kept: dict[int, list[int]] = {}
+    kept = EqualShares(17)
 
     def stored(learner):
         """The kept examples in the order of the method's places, once checked."""
-        memory = learner.extra["memory"]
+        memory = learner.extra["shares"].memory
         all_x = DATA.x.reshape(-1, tiny.INPUTS)
         places = [
             int(np.flatnonzero((all_x == x).all(1))[0]) if filled else -1
             for x, filled in zip(memory.x, memory.filled, strict=True)
         ]
-        expected = sorted(e for numbers in kept.values() for e in numbers)
+        expected = sorted(e for numbers in kept.of.values() for e in numbers)
         assert sorted(e for e in places if e >= 0) == expected
         return places
 
     def grads_of(i, params, learner):
-        task, first = divmod(i, LENGTH)
+        task = i // LENGTH
         old = picked(jax.random.fold_in(keys(i)[0], 0), stored(learner))
-        if first == LENGTH - 1:
-            draws = np.asarray(jax.random.uniform(end_key(task), (LENGTH, tiny.BATCH)))
-            own = DATA.weight[task * LENGTH : i + 1].ravel() > 0
-            numbers = (task * LENGTH * tiny.BATCH + np.flatnonzero(own)).tolist()
-            kept.update(
-                oracle_memory.equal_share(kept, numbers, draws.ravel()[own], 17)
-            )
+        kept.take_in(i)
         return oracle_replay.grads(
             params, current(i), old and (*examples(old), np.ones(REPLAYED)),
             weighting=weighting, r=0.8, tasks_before=task,
         )  # fmt: skip
 
     before, _ = compare(naive_rehearsal.make(NET, SPEC, hyper), grads_of)
-    filled = before.extra["memory"].filled.sum(axis=1)
+    filled = before.extra["shares"].memory.filled.sum(axis=1)
     assert [filled[0], filled[LENGTH], filled[-1]] == [0, 17, 16]
 
 
@@ -168,4 +161,25 @@ def test_gem():
         return back(used)
 
     compare(gem.make(NET, SPEC, hyper), grads_of)
+    assert 3 < sum(moved) < len(moved) - 3
+
+
+def test_gem_with_a_memory_shared_by_the_tasks_so_far():
+    kept, moved, sizes = EqualShares(17), [], set()
+    hyper = gem.Hyper(step_size=STEP_SIZE, capacity=17, sharing="so_far")
+
+    def grads_of(i, params, learner):
+        task = i // LENGTH
+        g, back = flat_grads(params, *current(i))
+        rows = [flat_grads(params, *examples(kept.of[k]))[0] for k in range(task)]
+        sizes.add(tuple(len(kept.of[k]) for k in range(task)))
+        kept.take_in(i)
+        if task == 0:
+            return back(g)
+        used = oracle_gem.gem(g, np.stack(rows), margin=0.5, jitter=1e-3)
+        moved.append(not np.array_equal(g, used))
+        return back(used)
+
+    compare(gem.make(NET, SPEC, hyper), grads_of)
+    assert sizes == {(), (17,), (8, 8)}
     assert 3 < sum(moved) < len(moved) - 3

@@ -133,6 +133,27 @@ class Filled:
         self.seen += int(kept.sum())
 
 
+class EqualShares:
+    """Which examples each task so far keeps; `take_in(i)` with each step."""
+
+    def __init__(self, capacity):
+        self.capacity = capacity
+        self.of: dict[int, list[int]] = {}
+
+    def take_in(self, i):
+        task, first = divmod(i, LENGTH)
+        if first < LENGTH - 1:  # a task is shared out at its end
+            return
+        draws = np.asarray(jax.random.uniform(end_key(task), (LENGTH, tiny.BATCH)))
+        own = DATA.weight[task * LENGTH : i + 1].ravel() > 0
+        numbers = (task * LENGTH * tiny.BATCH + np.flatnonzero(own)).tolist()
+        self.of.update(
+            oracle_memory.equal_share(
+                self.of, numbers, draws.ravel()[own], self.capacity
+            )
+        )
+
+
 def oracle_ring(per_task, i):
     """Places of a ring memory that has taken in steps 0 .. i - 1."""
     places, count = [-1] * (TASKS * per_task), [0] * TASKS

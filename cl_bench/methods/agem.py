@@ -1,5 +1,7 @@
 """A-GEM: a step may not raise the mean loss of the tasks before, to first order."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -8,6 +10,7 @@ from jax import Array
 from cl_bench import optimizers
 from cl_bench.methods import _memory, _replay
 from cl_bench.methods._compose import compose
+from cl_bench.methods._memory import Memory
 from cl_bench.types import GradTransform, Method, Network, PyTree, StreamSpec
 
 REFERENCE = (
@@ -51,15 +54,15 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     return remembering(base)
 
 
-def remembering(base: Method) -> Method:
-    """The method whose ring memory, in `SLOT`, takes each batch in before the step.
+def remembering(base: Method, take_in: Callable[..., Memory] = _memory.ring) -> Method:
+    """The method whose memory, in `SLOT`, takes each batch in before the step.
 
     Before, so that the memory knows which outputs are in play now; what it holds of the
-    current task is not used.
+    current task is not used. `take_in`: (memory, batch, task) -> memory.
     """
 
     def step(key, clock, batch, learner):
-        memory = _memory.ring(learner.extra[SLOT], batch, clock.task)
+        memory = take_in(learner.extra[SLOT], batch, clock.task)
         learner = learner._replace(extra={**learner.extra, SLOT: memory})
         return base.step(key, clock, batch, learner)
 

@@ -1,15 +1,18 @@
 """GEM: a step may not raise the loss of any task before, to first order."""
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
 from cl_bench import optimizers
-from cl_bench.methods import _memory, _quadratic, _replay
+from cl_bench.methods import _memory, _quadratic, _replay, _shares
 from cl_bench.methods._compose import compose
 from cl_bench.methods._memory import Memory
-from cl_bench.methods.agem import remembering
+from cl_bench.methods.agem import SLOT, remembering
 from cl_bench.types import (
     Clock,
     GradTransform,
@@ -23,12 +26,14 @@ from cl_bench.types import (
 
 REFERENCE = (
     "Lopez-Paz and Ranzato, NIPS 2017 (arXiv 1706.08840), equation 11; released code "
-    "(facebookresearch/GradientEpisodicMemory); jitter: GT-RIPL's version of it"
+    "(facebookresearch/GradientEpisodicMemory); jitter and sharing 'so_far': Hsu et al. "
+    "2018 (arXiv 1810.12488), released code (GT-RIPL/Continual-Learning-Benchmark)"
 )
 NEEDS = frozenset({"boundaries"})
 # No setting switches the constraints off: it is fine-tuning in the first task, and
 # wherever the gradient conflicts with no past task.
 NEUTRAL = None
+SHARINGS = ("fixed", "so_far")
 
 
 @struct.dataclass
@@ -37,38 +42,75 @@ class Hyper(optimizers.OptimHyper):
 
     `margin` is the least weight gamma of every past task's gradient once one conflicts
     ("memory strength"), `jitter` is added to the diagonal of the quadratic programme.
-    `capacity`, if given, is the most that all tasks together may store.
+    `sharing`: 'fixed' keeps the last `memory_per_task` examples of each task, and
+    `capacity`, if given, is the most that all tasks together may store; 'so_far' keeps
+    `capacity` (None: T x memory_per_task) random ones, shared by the tasks so far.
     """
 
     margin: float = 0.5
     jitter: float = 1e-3
     memory_per_task: int = struct.field(pytree_node=False, default=256)
     capacity: int | None = struct.field(pytree_node=False, default=None)
+    sharing: str = struct.field(pytree_node=False, default="fixed")
 
 
 def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     """g <- g + G^T u before the optimiser, where some past task's gradient has g_k . g < 0.
 
     G [t, P] are the gradients of the mean loss of all examples stored of each past task,
-    the last `memory_per_task` of it, and u the solution of (jitter on the diagonal)
-    min 1/2 u^T G G^T u + g^T G^T u subject to u >= margin.
+    and u the solution of (jitter on the diagonal) min 1/2 u^T G G^T u + g^T G^T u
+    subject to u >= margin.
 
-    A step costs one gradient for every past task. Raises ValueError for a memory that
-    does not fit.
+    A step costs a gradient of every stored example. Raises ValueError for a memory that
+    does not fit, and a sharing that does not exist.
     """
+    if hyper.sharing not in SHARINGS:
+        raise ValueError(f"sharing={hyper.sharing!r} is none of {', '.join(SHARINGS)}")
+    if hyper.sharing == "so_far":
+        return _sharing(net, spec, hyper)
     capacity = _memory.ring_capacity(spec, hyper.memory_per_task, hyper.capacity)
     _memory.check(spec, capacity, "ring")
-    transform = _into_cone(net, spec, capacity, hyper)
+    memory = partial(_memory.empty, spec, capacity, "ring")
+    transform = _into_cone(net, spec, memory, hyper.memory_per_task, hyper)
     base = compose(net, spec, optimizers.make(hyper), grad_transforms=(transform,))
     return remembering(base)
 
 
+def _sharing(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
+    """GEM whose memory is filled, and shared anew, at the end of each task."""
+    capacity = hyper.capacity or spec.num_tasks * hyper.memory_per_task
+    shares = _shares.empty(spec, capacity)
+    # In blocks of the last task's shares: all that its gradients need is one of each.
+    block = capacity // max(spec.num_tasks - 1, 1)
+    transform = _into_cone(net, spec, lambda: shares.memory, block, hyper)
+
+    def end_task(key, clock, train, learner):
+        now = _shares.Shares(learner.extra[SLOT], learner.extra["rank"])
+        now = _shares.end_task(key, spec, now, clock.task, train)
+        extra = {**learner.extra, SLOT: now.memory, "rank": now.rank}
+        return learner._replace(extra=extra)
+
+    base = compose(
+        net,
+        spec,
+        optimizers.make(hyper),
+        extra=lambda state: {"rank": shares.rank},
+        grad_transforms=(transform,),
+        end_task=end_task,
+    )
+    return remembering(base, lambda memory, batch, task: _memory.note(memory, batch))
+
+
 def _into_cone(
-    net: Network, spec: StreamSpec, capacity: int, hyper: Hyper
+    net: Network,
+    spec: StreamSpec,
+    memory: Callable[[], Memory],
+    block: int,
+    hyper: Hyper,
 ) -> GradTransform:
     def update(key, clock, grads, state, memory):
         def projected(grads):
-            rows = task_gradients(net, spec, key, clock, state, memory)
+            rows = task_gradients(net, spec, key, clock, state, memory, block)
             past = jnp.arange(spec.num_tasks) < clock.task
             return project(grads, rows, past, hyper.margin, hyper.jitter)
 
@@ -76,7 +118,7 @@ def _into_cone(
         used = jax.lax.cond(clock.task > 0, projected, lambda g: g, grads)
         return used, memory
 
-    return GradTransform(lambda state: _memory.empty(spec, capacity, "ring"), update)
+    return GradTransform(lambda state: memory(), update)
 
 
 def task_gradients(
@@ -86,24 +128,38 @@ def task_gradients(
     clock: Clock,
     state: NetState,
     memory: Memory,
+    block: int,
 ) -> PyTree:
-    """Gradient of each past task's stored examples, 0 for the others: leaves [T, ...]."""
-    per_task = len(memory.filled) // spec.num_tasks
+    """Gradient of each past task's stored examples, 0 for the others: leaves [T, ...].
 
-    def add_row(task: Array, rows: PyTree) -> PyTree:
-        place = task * per_task + jnp.arange(per_task)
-        old = _memory.recall(spec, memory, place, memory.filled[place])
+    `block` examples at a time, of one task: how many a task has is known only as it runs.
+    """
+    tasks, places = spec.num_tasks, len(memory.filled)
+    owner = jnp.where(memory.filled, memory.task, tasks)
+    by_task = jnp.argsort(owner, stable=True)
+    stored = jnp.sum(owner == jnp.arange(tasks)[:, None], axis=1)
+    first = jnp.cumsum(stored) - stored
+
+    def add_block(task: Array, i: Array, rows: PyTree) -> PyTree:
+        nth = i * block + jnp.arange(block)
+        mine = nth < stored[task]
+        place = by_task[jnp.minimum(first[task] + nth, places - 1)]
+        old = _memory.recall(spec, memory, place, mine)
+        share = jnp.sum(mine) / stored[task]
 
         def loss(params):
             at = state._replace(params=params)
-            forward = jax.random.fold_in(key, task)
+            forward = jax.random.fold_in(jax.random.fold_in(key, task), i)
             logits = net.apply(at, old.x, train=True, key=forward)[0]
-            return _replay.mean_loss(spec, logits, old)
+            return share * _replay.mean_loss(spec, logits, old)
 
         grads = jax.grad(loss)(state.params)
-        return jax.tree.map(lambda all_, g: all_.at[task].set(g), rows, grads)
+        return jax.tree.map(lambda all_, g: all_.at[task].add(g), rows, grads)
 
-    tasks = spec.num_tasks
+    def add_row(task: Array, rows: PyTree) -> PyTree:
+        blocks = (stored[task] + block - 1) // block
+        return jax.lax.fori_loop(0, blocks, partial(add_block, task), rows)
+
     rows = jax.tree.map(lambda p: jnp.zeros((tasks, *p.shape)), state.params)
     return jax.lax.fori_loop(0, clock.task, add_row, rows)  # past tasks only
 

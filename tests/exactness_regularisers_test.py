@@ -18,6 +18,7 @@ from cl_bench.methods import (
     wasserstein,
     weight_clipping,
 )
+from cl_bench.methods._compose import LOSS_KEY
 from cl_bench.networks import mlp
 from cl_bench.types import Clock, Learner, Network
 from tests import tiny
@@ -99,6 +100,20 @@ def test_l2_init(optimizer, settings):
     assert_it_matters(compare(method, optimizer, oracle_l2_init.init, move), optimizer)
 
 
+def test_l2_init_towards_an_initialisation_of_every_step():
+    method = made(l2_init, "adam", strength=0.3, reference="resampled")
+
+    def move(params, grads, opt, i):
+        fresh = NET.init(jax.random.fold_in(tiny.step_key(i), LOSS_KEY)).params
+        params, opt, _ = oracle_l2_init.step(
+            params, grads, opt, fresh, optimizer=OPTIMIZERS["adam"][1], strength=0.3
+        )
+        return params, opt, i + 1
+
+    compare(method, "adam", lambda params: 0, move)
+    assert "reference" not in method.init(tiny.KEY).extra
+
+
 def layers(seed, biases=0.5):
     """Parameters with every leaf, and a convolution, far from neutral ones."""
     rng = np.random.default_rng(seed)
@@ -124,17 +139,17 @@ def gradient_of(monkeypatch, module, params, extra, **settings):
     return jax.grad(lambda p: found[0](p, learner))(jax.tree.map(jnp.asarray, params))
 
 
-@pytest.mark.parametrize("norm", ["l2", "l1"])
+@pytest.mark.parametrize("norm", ["l2", "l1", "huber"])
 @pytest.mark.parametrize("affine", [False, True])
 def test_l2_init_of_every_kind_of_leaf(monkeypatch, norm, affine):
     params, reference = layers(0), layers(1)
-    settings = {"norm": norm, "affine": affine}
+    settings = {"norm": norm, "affine": affine, "huber_delta": 0.2}
     found = gradient_of(
         monkeypatch, l2_init, params, {"reference": reference}, **settings
     )
     skip = () if affine else oracle_l2_init.NORM_LEAVES
     expected = oracle_l2_init.gradient(
-        params, reference, strength=0.3, norm=norm, skip=skip
+        params, reference, strength=0.3, norm=norm, delta=0.2, skip=skip
     )
     close(found, jax.tree.map(np.float32, expected))
 
@@ -295,7 +310,8 @@ def test_nap_projects_what_is_in_use():
 def test_what_is_refused_names_what_would_work():
     cases: list[tuple[Any, dict[str, Any], str]] = [
         (l2_init, {"convention": "both"}, "none of paper, code"),
-        (l2_init, {"norm": "l3"}, "none of l2, l1"),
+        (l2_init, {"norm": "l3"}, "none of l2, l1, huber"),
+        (l2_init, {"reference": "last"}, "none of initial, resampled"),
         (l2_init, {"norm": "l1", "convention": "code"}, "convention='paper'"),
         (spectral, {"power": 0}, "at least 1"),
         (nap, {"period": 0}, "at least 1"),

@@ -23,10 +23,10 @@ from tests.reference.mlp import map_params
 
 
 @pytest.mark.parametrize("convention", ["paper", "code"])
-@pytest.mark.parametrize("norm", ["l1", "l2"])
+@pytest.mark.parametrize("norm", ["l1", "l2", "huber"])
 def test_l2_init_gradient_by_differences(convention, norm):
     params, reference = network(1, norm=True), network(2, norm=True)
-    options = {"strength": 0.3, "convention": convention, "norm": norm}
+    options = {"strength": 0.3, "convention": convention, "norm": norm, "delta": 0.2}
     numeric = central_differences(
         lambda p: l2_init.penalty(p, reference, **options), params
     )

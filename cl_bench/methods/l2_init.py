@@ -1,6 +1,10 @@
 """L2-Init: regularisation towards the initial parameters."""
 
+from functools import partial
+from typing import Any
+
 import jax.numpy as jnp
+import optax
 from flax import struct
 from jax import Array
 
@@ -16,7 +20,8 @@ REFERENCE = (
 NEEDS: frozenset[str] = frozenset()
 NEUTRAL = {"strength": 0.0}
 CONVENTIONS = ("paper", "code")
-NORMS = ("l2", "l1")
+NORMS = ("l2", "l1", "huber")
+REFERENCES = ("initial", "resampled")
 REGULARISED = ("kernel", "bias")
 
 
@@ -25,12 +30,16 @@ class Hyper(optimizers.OptimHyper):
     """The strength that is best almost everywhere in the paper.
 
     `convention`: what `strength` multiplies, ||d||^2 ('paper') or half of it ('code').
+    `huber_delta`: where the norm 'huber' turns from a square into a line.
+    `reference`: 'initial', or 'resampled', an initialisation drawn anew at every step.
     `affine`: whether the parameters of normalisations and activations count too.
     """
 
     strength: float = 1e-2
     convention: str = struct.field(pytree_node=False, default="paper")
     norm: str = struct.field(pytree_node=False, default="l2")
+    huber_delta: float = 1.0
+    reference: str = struct.field(pytree_node=False, default="initial")
     affine: bool = struct.field(pytree_node=False, default=False)
 
 
@@ -42,40 +51,53 @@ def check(hyper: Hyper) -> None:
         )
     if hyper.norm not in NORMS:
         raise ValueError(f"norm={hyper.norm!r} is none of {', '.join(NORMS)}")
-    if hyper.norm == "l1" and hyper.convention == "code":
+    if hyper.reference not in REFERENCES:
         raise ValueError(
-            "convention='code' halves the square of norm='l2'; with norm='l1' take "
-            "convention='paper'"
+            f"reference={hyper.reference!r} is none of {', '.join(REFERENCES)}"
+        )
+    if hyper.norm != "l2" and hyper.convention == "code":
+        raise ValueError(
+            f"convention='code' halves the square of norm='l2'; with norm={hyper.norm!r} "
+            "take convention='paper'"
         )
 
 
 def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     """Loss + strength R(theta - theta_0) over all weights and biases.
 
-    R(d) = ||d||_2^2 or ||d||_1. In the code's convention, SGD with step size a is
+    R(d) = ||d||_2^2, ||d||_1, or the sum of Huber's function: d^2 / 2 up to
+    |d| = huber_delta and huber_delta (|d| - huber_delta / 2) beyond. In the code's convention, SGD with step size a is
     theta <- (1 - a strength) theta + a strength theta_0 - a g; the paper's has twice
     that strength. With Adam the penalty passes through the moments, as in the code.
     """
     check(hyper)
     factor = 0.5 if hyper.convention == "code" else 1.0
 
-    def penalty(params: PyTree, learner: Learner) -> Array:
-        reference = learner.extra["reference"]
+    size = {
+        "l2": jnp.square,
+        "l1": jnp.abs,
+        "huber": partial(optax.losses.huber_loss, delta=hyper.huber_delta),
+    }[hyper.norm]
+
+    def distance(params: PyTree, reference: PyTree) -> Array:
         total = jnp.zeros(())
         for name, layer in params.items():
             for leaf in layer if hyper.affine else _regularised(layer):
-                moved = layer[leaf] - reference[name][leaf]
-                size = jnp.square(moved) if hyper.norm == "l2" else jnp.abs(moved)
-                total += jnp.sum(size)
+                total += jnp.sum(size(layer[leaf] - reference[name][leaf]))
         return hyper.strength * factor * total
 
-    return compose(
-        net,
-        spec,
-        optimizers.make(hyper),
-        extra=lambda state: {"reference": _penalties.constrained(net, state)},
-        penalty=penalty,
-    )
+    def penalty(params: PyTree, learner: Learner) -> Array:
+        return distance(params, learner.extra["reference"])
+
+    def to_a_new_one(key, clock, params, learner, batch, logits):
+        drawn = learner.net._replace(params=net.init(key).params)
+        return distance(params, _penalties.constrained(net, drawn))
+
+    parts: dict[str, Any] = {"extra_loss": to_a_new_one}
+    if hyper.reference == "initial":
+        first = lambda state: {"reference": _penalties.constrained(net, state)}
+        parts = {"extra": first, "penalty": penalty}
+    return compose(net, spec, optimizers.make(hyper), **parts)
 
 
 def _regularised(layer: dict[str, Array]) -> list[str]:

@@ -39,17 +39,26 @@ def penalty(
     strength: float,
     convention: str = "paper",
     norm: str = "l2",
+    delta: float = 1.0,
     skip: tuple[str, ...] = NORM_LEAVES,
 ) -> float:
     """c lambda sum (theta - theta_0)^2, c = 1 ('paper') or 1/2 ('code').
 
-    `norm` 'l1' is the paper's variant lambda sum |theta - theta_0|; no convention.
+    `norm` 'l1' is the paper's variant lambda sum |theta - theta_0|; 'huber' has, for
+    d = theta - theta_0, d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2). No
+    convention for either.
     """
     leaves = [
         d for m in _difference(params, reference, skip).values() for d in m.values()
     ]
     if norm == "l1":
         return strength * float(sum(np.abs(d).sum() for d in leaves))
+    if norm == "huber":
+        total = 0.0
+        for d in np.concatenate([d.ravel() for d in leaves]):
+            inside = abs(d) <= delta
+            total += d**2 / 2 if inside else delta * (abs(d) - delta / 2)
+        return strength * total
     return FACTOR[convention] * strength * float(sum((d**2).sum() for d in leaves))
 
 
@@ -60,12 +69,17 @@ def gradient(
     strength: float,
     convention: str = "paper",
     norm: str = "l2",
+    delta: float = 1.0,
     skip: tuple[str, ...] = NORM_LEAVES,
 ) -> Params:
-    """2 c lambda (theta - theta_0); 'l1': lambda sign(theta - theta_0), sign(0) = 0."""
+    """2 c lambda (theta - theta_0); 'l1': lambda sign(theta - theta_0), sign(0) = 0;
+    'huber': lambda (theta - theta_0), its size at most lambda delta.
+    """
     difference = _difference(params, reference, skip)
     if norm == "l1":
         return map_params(lambda d: strength * np.sign(d), difference)
+    if norm == "huber":
+        return map_params(lambda d: strength * np.clip(d, -delta, delta), difference)
     return map_params(lambda d: 2 * FACTOR[convention] * strength * d, difference)
 
 

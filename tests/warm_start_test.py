@@ -72,6 +72,34 @@ def test_cumulative_chunks_stay():
     assert set(parts[1]) == alone[0] | alone[1]
 
 
+def test_augmentation_moves_pixels_and_keeps_labels():
+    plain = _walk(_make(flatten=False))
+    moved = _walk(_make(flatten=False, augment=True, crop_padding=0))
+    chex.assert_trees_all_equal(moved._replace(x=plain.x), plain)
+    a, b = (np.asarray(m.x).reshape(-1, 4, 4) for m in (plain, moved))
+    same, flipped = (a == b).all((1, 2)), (a[:, :, ::-1] == b).all((1, 2))
+    assert (same | flipped).all() and 3 < flipped.sum() < len(a) - 3
+    cropped = np.asarray(_walk(_make(augment=True, crop_padding=3)).x)
+    sums = cropped.reshape(-1, 16).sum(1), a.reshape(-1, 16).sum(1)
+    assert not np.isclose(*sums).all()
+
+
+def test_augmentation_is_of_training_alone_and_anew_in_each_epoch():
+    stream = _make(epochs=(2, 1, 1), augment=True, crop_padding=1)
+    x = np.asarray(_walk(stream).x).reshape(2, 30, 16).sum(-1)
+    assert not np.allclose(np.sort(x[0]), np.sort(x[1]))
+    tests = []
+    for made in (_make(), stream):
+        data, state = _task(made)
+        tests.append(made.held_out(data, state, "test", jnp.int32(0), jnp.int32(0)))
+    chex.assert_trees_all_equal(*tests)
+
+
+def test_a_crop_padded_by_more_than_the_image_is_refused():
+    with pytest.raises(ValueError, match="crop_padding=3 or augment=False"):
+        _make(augment=True)
+
+
 def test_epochs_have_orders_of_their_own():
     stream = _make(epochs=(2, 1, 3))
     assert stream.spec.steps_per_task == (20, 6, 12)

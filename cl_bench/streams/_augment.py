@@ -36,6 +36,17 @@ def augment(
     return jax.vmap(one)(jax.random.split(key, len(x)), x)
 
 
+def check_crop(dataset: str, shape: tuple[int, ...], padding: int) -> None:
+    """Raise ValueError for a crop padded by more than the image of `shape` [H, W, C]."""
+    smallest = min(shape[:2])
+    if not 0 <= padding < smallest:
+        raise ValueError(
+            f"crop_padding={padding}: a reflection of {dataset}'s {shape[0]} x "
+            f"{shape[1]} images has at most {smallest - 1} pixels; crop_padding="
+            f"{smallest - 1} or augment=False works."
+        )
+
+
 def move(image: Array, flip: Array, shift: Array, angle: Array) -> Array:
     """Image [H, W, C] flipped if `flip`, shifted by [2] pixels, rotated by radians.
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from cl_bench.registry import UnknownNameError, nearest
-from cl_bench.streams import _augment, _by_class, _images, _shuffle
+from cl_bench.streams import _augment, _by_class, _images, _shuffle, _splits
 from cl_bench.types import Batch, Dataset, Key, Stream
 
 REFERENCE = (
@@ -101,7 +101,7 @@ def make(
     )
     _check_rules(active, best_validation, fit_per_class, epochs)
     if augment or augment_test:
-        _check_crop(dataset, images.image_shape, crop_padding)
+        _augment.check_crop(dataset, images.image_shape, crop_padding)
     new = classes_per_task * (images.num_train // images.num_classes)  # images a task
     _shuffle.check_batch(batch_size, new)
     steps = tuple(epochs * (new * (t + 1) // batch_size) for t in range(tasks))
@@ -159,7 +159,7 @@ def make(
         rows, weight = _by_class.held_out_rows(
             images, split, state.class_order, seen, i, held_out_batch
         )
-        x, y = _images.split_arrays(data, split)
+        x, y = _splits.split_arrays(data, split)
         made = _by_class.take(images, x, y, rows, state.task)
         if augment_test and split == "test":
             test_key = jax.random.fold_in(state.key, NO_STEP)
@@ -180,16 +180,6 @@ def _check_rules(active: str, best_validation: bool, fit: int, epochs: int) -> N
         )
     if epochs < 1:
         raise ValueError(f"epochs={epochs}: at least 1.")
-
-
-def _check_crop(dataset: str, shape: tuple[int, ...], padding: int) -> None:
-    smallest = min(shape[:2])
-    if not 0 <= padding < smallest:
-        raise ValueError(
-            f"crop_padding={padding}: a reflection of {dataset}'s {shape[0]} x "
-            f"{shape[1]} images has at most {smallest - 1} pixels; crop_padding="
-            f"{smallest - 1} or augment=False works."
-        )
 
 
 def _ascending(schedule: Any) -> tuple[tuple[float, float], ...]:

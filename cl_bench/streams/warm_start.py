@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from cl_bench.streams import _by_class, _chunks, _images, _scaling, _shuffle
+from cl_bench.streams import (
+    _augment,
+    _by_class,
+    _chunks,
+    _images,
+    _scaling,
+    _shuffle,
+    _splits,
+)
 from cl_bench.types import Batch, Dataset, Key, Stream
 
 REFERENCE = (
@@ -25,6 +33,7 @@ class Task(NamedTuple):
     order: Array  # [N] int32 rows in the order in which they arrive, the run's
     labels: Array  # [N] int32 in that order, the wrong ones included
     table: Array  # [size] int32, the task's examples in epochs
+    key: Key  # of the augmentation
     task: Array  # () int32
 
 
@@ -45,6 +54,9 @@ def make(
     tune_examples: int = 0,
     held_out_batch: int = 100,
     reset_head: bool = False,
+    augment: bool = False,
+    crop_padding: int = _augment.PADDING,
+    max_degrees: float = 0.0,
     scale: str = "channel",
     flatten: bool = False,
     data_dir: str | None = None,
@@ -71,7 +83,9 @@ def make(
                        batch 128.
     `num_tasks` takes the first so many chunks. A segment is one epoch of the task with
     the most examples by default; the last one of a task may be shorter.
-    `examples_per_task` is that of the smallest task. x is [B, H, W, C], or [B, D] where
+    `examples_per_task` is that of the smallest task. `augment` gives each training
+    example of each step its own flip and crop, and a rotation up to `max_degrees`
+    (`_augment.augment`, after scaling). x is [B, H, W, C], or [B, D] where
     `flatten`. The other options are those of `permuted`, with the scale 'channel'.
 
     # Departs from the paper: Ash and Adams and DASH train until 99 % or 99.9 % of the
@@ -81,7 +95,8 @@ def make(
     # paper, and this stream, train on the chunk alone.
 
     Raises ValueError for chunks that are more than the set, a batch larger than the
-    smallest task, and lists of other lengths than `chunks`.
+    smallest task, lists of other lengths than `chunks`, and a crop padded by more than
+    the image.
     """
     plan = _chunks.make_plan(
         preset, chunks, cumulative, label_noise, epochs, batch_size, num_tasks
@@ -96,6 +111,8 @@ def make(
         tune_examples=tune_examples,
     )
     images = _scaling.scaled(images, scale)
+    if augment:
+        _augment.check_crop(dataset, images.image_shape, crop_padding)
     total, size_of_batch = images.num_train, plan.batch_size
     ends = np.round(np.cumsum(plan.chunks) * total).astype(np.int32)
     starts = np.concatenate([[0], ends[:-1]]).astype(np.int32)
@@ -129,10 +146,11 @@ def make(
         by = jax.random.randint(label_key, (total,), 1, images.num_classes)
         other = jnp.remainder(true + by, images.num_classes)
         count = jnp.asarray(counts)[task]
-        table_key = jax.random.fold_in(own_key, task)
-        table = _shuffle.shuffled_epochs(table_key, count, size)
+        task_key = jax.random.fold_in(own_key, task)
+        table = _shuffle.shuffled_epochs(task_key, count, size)
+        moves = jax.random.fold_in(task_key, 0)
         labels = jnp.where(jnp.asarray(wrong), other, true)
-        return Task(order, labels, table, jnp.asarray(task, jnp.int32))
+        return Task(order, labels, table, moves, jnp.asarray(task, jnp.int32))
 
     def batch(data: Dataset, state: Task, i: Array) -> Batch:
         count = jnp.asarray(counts)[state.task]
@@ -140,11 +158,15 @@ def make(
         place = jnp.asarray(firsts)[state.task] + example
         rows = state.order[place]
         made = _by_class.take(images, data.train_x, data.train_y, rows, state.task)
+        if augment:
+            key = jax.random.fold_in(state.key, i)
+            x = _augment.augment(key, made.x, padding=crop_padding, degrees=max_degrees)
+            made = made._replace(x=x)
         return _by_class.flattened(made._replace(y=state.labels[place]), flatten)
 
     def held_out(data: Dataset, state: Task, split: str, now: Array, i: Array) -> Batch:
-        rows, weight = _images.held_out_rows(images, split, i, held_out_batch)
-        x, y = _images.split_arrays(data, split)
+        rows, weight = _splits.held_out_rows(images, split, i, held_out_batch)
+        x, y = _splits.split_arrays(data, split)
         made = _by_class.take(images, x, y, rows, state.task)
         return _by_class.flattened(made._replace(weight=weight), flatten)
 

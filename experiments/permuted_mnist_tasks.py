@@ -9,6 +9,8 @@ Two protocols; test accuracy averaged over the ten tasks after the last.
               van_de_ven  van de Ven and Tolias 2019 (arXiv 1904.07734): 2 x 1000 ReLU,
                           Adam at 1e-4, batch 128, 5,000 steps a task, 32 x 32 pixels
     MODE      full        10 seeds
+              checks      why rehearsal is better here than published: its memory, what
+                          is replayed and the step size, 2 seeds (`gpm` only)
               smoke       digits, 2 tasks, seconds
 
 Both are domain-incremental. Departures: `gpm`'s network has biases, frozen after the
@@ -42,7 +44,9 @@ from typing import Any
 from cl_bench import config
 
 PROTOCOLS = ("gpm", "van_de_ven")
-MODES = ("full", "smoke")
+ER = {"name": "experience_replay", "capacity": 1_000, "replay_batch_size": 10}
+AGEM = {"name": "agem", "memory_per_task": 100}
+MODES = ("full", "checks", "smoke")
 
 
 def get_config(arg: str = ""):
@@ -50,6 +54,8 @@ def get_config(arg: str = ""):
     first, _, second = arg.partition(",")
     protocol = config.mode(first, PROTOCOLS, "gpm")
     mode = config.mode(second, MODES, "full")
+    if mode == "checks" and protocol != "gpm":
+        raise ValueError(f"checks are of the protocol gpm, not {protocol}")
     stream: dict[str, Any] = {"name": "transformed", "dataset": "mnist"}
     stream |= {"num_tasks": 10, "scenario": "domain"}
     stream |= _budget(protocol)
@@ -65,7 +71,7 @@ def get_config(arg: str = ""):
         network={"name": "mlp", "widths": (width, width), "init": "pytorch"},
         method={"name": "backprop", **_optimizer(protocol)},
         metrics=("accuracy_matrix",),
-        seeds=2 if mode == "smoke" else 10,
+        seeds=10 if mode == "full" else 2,
         execution={"lanes": "map"},
     )
 
@@ -86,6 +92,9 @@ def sweep(add, config):
     """The arms that either source reports."""
     _, protocol, mode = config.study.split("-")
     base = _optimizer(protocol)
+    if mode == "checks":
+        _checks(add)
+        return
     add("fine-tuning")
     # Van de Ven's strengths; with plain SGD at 0.01 a pull of 100 is not stable.
     pulls = {"gpm": [1.0, 10.0], "van_de_ven": 100.0}[protocol]
@@ -99,8 +108,20 @@ def sweep(add, config):
         add("lwf", method={"name": "lwf", "weighting": "van_de_ven", **base})
         return
     thresholds = {"threshold": 0.99, "input_threshold": 0.95}
-    examples = 300 if mode == "full" else 40
+    examples = 40 if mode == "smoke" else 300
     add("gpm", method={"name": "gpm", **thresholds, "examples": examples, **base})
-    er = {"name": "experience_replay", "capacity": 1_000, "replay_batch_size": 10}
-    add("experience replay", method={**er, **base})
-    add("agem", method={"name": "agem", "memory_per_task": 100, **base})
+    add("experience replay", method={**ER, **base})
+    add("agem", method={**AGEM, **base})
+
+
+def _checks(add) -> None:
+    """Rehearsal with less of everything, and with the larger step it is often given."""
+    base = _optimizer("gpm")
+    for name, fixed, less in (
+        ("experience replay", ER, ({"capacity": 200}, {"replay_batch_size": 1})),
+        ("agem", AGEM, ({"memory_per_task": 10}, {"reference_batch_size": 10})),
+    ):
+        for changed in ({"step_size": 0.1}, *less):
+            ((option, value),) = changed.items()
+            label = f"{name}, {option}={value}"
+            add(label, method={**fixed, **base, **changed})

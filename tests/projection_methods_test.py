@@ -206,7 +206,7 @@ def test_ogd_skips_directions_that_it_has():
 def test_convolutions_and_regressions_are_refused():
     images = SPEC._replace(input_shape=(6, 6, 1))
     net = cnn.make(images, channels=(4,), kernels=(3,), dense=(5,))
-    with pytest.raises(ValueError, match="'c1' is a convolution"):
+    with pytest.raises(ValueError, match="gpm works on dense layers and 'c1'"):
         gpm.make(net, images, gpm.Hyper())
     regression = task_run.spec(loss=squared_error)
     with pytest.raises(ValueError, match="is a regression"):

@@ -174,4 +174,5 @@ def test_settings_that_cannot_be(options, error, text):
 def test_methods_learn_whether_tasks_share_their_outputs(options, own):
     spec = make(**options).spec
     assert spec.own_outputs == own
-    assert _freeze.tasks_own_heads(spec) == (own and spec.scenario == "task")
+    assert _freeze.head_is(spec, "auto", "own") == (own and spec.scenario == "task")
+    assert _freeze.head_is(spec, "own", "own") and not _freeze.head_is(spec, "x", "own")

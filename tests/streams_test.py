@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cl_bench.datasets import _tfds
 from cl_bench.registry import UnknownNameError
-from cl_bench.streams import _images, permuted, stationary
+from cl_bench.streams import _images, _splits, permuted, stationary
 
 TINY = {"size": 4, "classes": 3, "train": 24, "test": 7}
 BOTH = pytest.mark.parametrize("module", [permuted, stationary])
@@ -216,7 +216,7 @@ def test_a_set_without_a_test_part_says_so():
     stream = permuted.make(dataset_options={"test_fraction": 0.0})
     assert stream.spec.examples_per_task == 1797
     with pytest.raises(ValueError, match="has a test part"):
-        _images.held_out_rows(
+        _splits.held_out_rows(
             _images.open_images("digits", dataset_options={"test_fraction": 0.0}),
             "test",
             jnp.int32(0),

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from cl_bench import shapes
 from cl_bench.methods import _penalties
 from cl_bench.registry import nearest
 from cl_bench.types import Key, NetState, Network, PyTree
@@ -22,18 +23,13 @@ SCALINGS = ("absolute", "by_rank")
 GROUPS = ("hidden", "all")
 
 
-def shapes(net: Network) -> dict[str, Any]:
-    """The shapes of a network's parameters, without making one."""
-    return jax.eval_shape(net.init, jax.random.key(0, impl="threefry2x32")).params
-
-
 def adapted(net: Network, layers: str | tuple[str, ...], rank: int) -> tuple[str, ...]:
     """The modules with an adapter: 'hidden' is all but the head, or the names given.
 
     Raises ValueError for a module that the network has not, for no module at all, and
     for a rank that a kernel's matrix cannot have.
     """
-    known = shapes(net)
+    known = shapes.params(net)
     if isinstance(layers, str) and layers not in GROUPS:
         raise ValueError(f"layers={layers!r} is none of hidden, all; or give names")
     names = tuple(known) if layers == "all" else _penalties.hidden(net, known)

@@ -59,6 +59,38 @@ def predict_with(net: Network) -> Callable:
     return predict
 
 
+def gradients(
+    spec: StreamSpec,
+    batch: Batch,
+    state: NetState,
+    own: PyTree,
+    forward: Callable[[NetState, PyTree], tuple[Array, PyTree, PyTree]],
+    added: Callable[[PyTree, PyTree, Array], Array] | None = None,
+) -> tuple[PyTree, PyTree, tuple[Array, Array, PyTree, PyTree]]:
+    """Of the weighted mean loss, by the parameters and by what a method trains beside.
+
+    `forward(state, own)` is a training-mode `Network.apply`, `added(params, own,
+    unmasked logits)` is added to the loss. Returns both gradients, and what was seen:
+    loss (without what is added), masked logits, activations, new stats.
+    """
+
+    def objective(params, own, backward):
+        at = state._replace(params=params, stats={**state.stats, **backward})
+        logits, acts, stats = forward(at, own)
+        masked = mask_logits(logits, batch.classes)
+        loss = weighted_mean(spec.loss.per_example(masked, batch.y), batch.weight)
+        total = loss if added is None else loss + added(params, own, logits)
+        return total, (loss, masked, acts, stats)
+
+    # What the backward pass itself writes (online normalisation) comes out as the
+    # "gradient" with respect to stats['backward'].
+    backward = {k: state.stats[k] for k in ("backward",) if k in state.stats}
+    found, (loss, logits, acts, stats) = jax.grad(objective, (0, 1, 2), has_aux=True)(
+        state.params, own, backward
+    )
+    return found[0], found[1], (loss, logits, acts, {**stats, **found[2]})
+
+
 def compose(
     net: Network,
     spec: StreamSpec,
@@ -96,33 +128,28 @@ def compose(
         own |= {f"transform_{i}": t.init(state) for i, t in enumerate(transforms)}
         return Learner(state, optim.init(state.params), own)
 
-    def gradient(key, clock, batch, learner):
+    def of_batch(key, clock, batch, learner):
         state = learner.net
         net_key, loss_key = (jax.random.fold_in(key, i) for i in (0, LOSS_KEY))
 
-        def objective(params, backward):
-            at = state._replace(params=params, stats={**state.stats, **backward})
-            logits, acts, stats = net.apply(at, batch.x, train=True, key=net_key)
-            masked = mask_logits(logits, batch.classes)
-            loss = weighted_mean(spec.loss.per_example(masked, batch.y), batch.weight)
-            total = loss + penalty(params, learner)
+        def forward(at, own):
+            del own
+            return net.apply(at, batch.x, train=True, key=net_key)
+
+        def added(params, own, logits):
+            del own
+            total = penalty(params, learner)
             if extra_loss is not None:
                 total += extra_loss(loss_key, clock, params, learner, batch, logits)
-            return total, (loss, masked, acts, stats)
+            return total
 
-        # What the backward pass itself writes (online normalisation) comes out as the
-        # "gradient" with respect to stats['backward'].
-        backward = {k: state.stats[k] for k in ("backward",) if k in state.stats}
-        (grads, written), seen = jax.grad(objective, (0, 1), has_aux=True)(
-            state.params, backward
-        )
-        loss, logits, acts, stats = seen
-        return grads, (loss, logits, acts, {**stats, **written})
+        grads, _, seen = gradients(spec, batch, state, (), forward, added)
+        return grads, seen
 
     def step(key, clock, batch, learner):
         # fold_in, not split: a key nobody uses is then never computed.
         grad_key = jax.random.fold_in(key, 1)
-        grads, (loss, logits, acts, stats) = gradient(key, clock, batch, learner)
+        grads, (loss, logits, acts, stats) = of_batch(key, clock, batch, learner)
         own = dict(learner.extra)
         used = grads
         for i, transform in enumerate(grad_transforms):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from cl_bench import shapes
 from cl_bench.methods import _anchors
 from cl_bench.types import Batch, NetState, Network, PyTree, StreamSpec, TrainBatches
 
@@ -36,7 +37,7 @@ def make(net: Network, spec: StreamSpec) -> Sums:
 
 def is_dense(net: Network, spec: StreamSpec) -> bool:
     """Whether each module is h @ kernel (+ bias), of an input that apply returns."""
-    state = jax.eval_shape(net.init, jax.random.key(0))
+    state = shapes.state(net)
     writes, reads = _wiring(net)
     one = all(len(u.incoming) == len(u.outgoing) == u.repeat == 1 for u in net.units)
     if not one or set(state.params) != set(writes):

@@ -56,6 +56,10 @@ def require_hidden(net: Network, method: str) -> None:
         )
 
 
-def tasks_own_heads(spec: StreamSpec) -> bool:
-    """What head='auto' asks: each task has outputs of its own, and its number is known."""
-    return spec.scenario == "task" and spec.own_outputs
+def head_is(spec: StreamSpec, head: str, own: str) -> bool:
+    """Whether the option `head` is `own`, the name of a head that is left to each task.
+
+    'auto' is, where each task has outputs of its own and its number is known.
+    """
+    each = spec.scenario == "task" and spec.own_outputs
+    return head == own or (head == "auto" and each)

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench import units
-from cl_bench.methods import _adapters, _per_task
+from cl_bench import shapes, units
+from cl_bench.methods import _per_task
 from cl_bench.types import Key, NetState, Network, PyTree
 
 KINDS = ("linear", "adapter")
@@ -48,7 +48,7 @@ def check(net: Network) -> None:
     """Raise ValueError for a network that is not a chain of dense layers."""
     writers = [*(unit.incoming for unit in net.units[1:]), (net.head,)]
     chain = all(u.outgoing == w for u, w in zip(net.units, writers, strict=True))
-    for name, layer in _adapters.shapes(net).items():
+    for name, layer in shapes.params(net).items():
         axes = layer["kernel"].ndim
         if axes != 2 or not chain:
             kind = f"{name!r} has a kernel of {axes} axes" if axes != 2 else (
@@ -62,7 +62,7 @@ def check(net: Network) -> None:
 
 def _blank_row(net: Network, kind: str, lead: tuple[int, ...], own: tuple) -> Row:
     """Zeros: pairs [*lead, ...], columns [*own, ...]."""
-    known, pairs, column = _adapters.shapes(net), {}, {}
+    known, pairs, column = shapes.params(net), {}, {}
     for name in readers(net):
         rows, outputs = known[name]["kernel"].shape
         full = jnp.zeros((*own, rows, outputs))
@@ -89,7 +89,7 @@ def blank_table(net: Network, kind: str, tasks: int) -> Row:
 
 def stored(net: Network, kind: str) -> Callable[[int], int]:
     """Number of tasks -> how many numbers all columns and all connections are."""
-    column = jax.eval_shape(net.init, jax.random.key(0, impl="threefry2x32"))
+    column = shapes.state(net)
     row = jax.eval_shape(lambda: blank(net, kind, 2))  # one pair
     own, pair = (
         sum(leaf.size for leaf in jax.tree.leaves(tree))
@@ -196,7 +196,7 @@ def earlier(
     Columns are run one after another, each with its own connections; those from `task`
     on are skipped and leave zeros.
     """
-    known, tasks = _adapters.shapes(net), len(jax.tree.leaves(columns)[0])
+    known, tasks = shapes.params(net), len(jax.tree.leaves(columns)[0])
     kernels: dict[str, Any] = {name: known[name]["kernel"] for name in readers(net)}
     inputs = {
         name: jnp.zeros((places(tasks), len(x), kernel.shape[0]))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench import optimizers
+from cl_bench import optimizers, shapes
 from cl_bench.methods import _adapters
 from cl_bench.methods._adapters import Adapters
 from cl_bench.methods._compose import compose
@@ -156,7 +156,7 @@ def sequential(
 def _trained(net: Network, hyper: Any) -> PyTree:
     """Parameters (static bools) that train in full beside the adapters."""
     chosen = {}
-    for name, layer in _adapters.shapes(net).items():
+    for name, layer in shapes.params(net).items():
         whole = name == net.head and hyper.train_head
         chosen[name] = {
             leaf: whole or (leaf != "kernel" and hyper.train_bias) for leaf in layer

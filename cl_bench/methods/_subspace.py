@@ -7,20 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from cl_bench import units
-from cl_bench.methods import _adapters
 from cl_bench.types import Batch, NetState, Network, PyTree, StreamSpec, TrainBatches
 
 ROUNDING = 1e-6  # of a singular value, times the matrix's side and norm
-
-
-def require_dense(net: Network, method: str) -> None:
-    """Raise ValueError for a network with convolutions."""
-    for name, layer in _adapters.shapes(net).items():
-        if len(layer["kernel"].shape) != 2:
-            raise ValueError(
-                f"{method} works on dense layers and {name!r} is a convolution: take "
-                "network 'mlp'"
-            )
 
 
 def first_examples(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from cl_bench import noise, optimizers
+from cl_bench import noise, optimizers, shapes
 from cl_bench.losses import mask_logits, weighted_mean
 from cl_bench.methods._compose import keep, predict_with
 from cl_bench.types import (
@@ -81,7 +81,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     # statistics are those of mu, which predicts, and not of the first draw.
     """
     check(hyper)
-    if "backward" in jax.eval_shape(net.init, jax.random.key(0)).stats:
+    if "backward" in shapes.state(net).stats:
         raise ValueError(
             "bgd takes several gradients a step, and this network's norm keeps "
             "statistics of its one backward pass; norm 'layer' or 'batch' works"

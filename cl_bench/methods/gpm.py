@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 from flax import struct
 
-from cl_bench import optimizers
-from cl_bench.methods import _adapters, _freeze, _subspace
+from cl_bench import optimizers, shapes
+from cl_bench.methods import _freeze, _subspace
 from cl_bench.methods._compose import compose
 from cl_bench.types import GradTransform, Method, Network, StreamSpec
 
@@ -66,12 +66,11 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     # bias='train', go free. The released code's first task keeps one direction fewer
     # than the paper's criterion asks for; the criterion is followed.
     check(hyper)
-    _subspace.require_dense(net, "gpm")
-    own_heads = _freeze.tasks_own_heads(spec)
-    free_head = hyper.head == "train" or (hyper.head == "auto" and own_heads)
+    shapes.require_dense(shapes.kernels(net), "gpm")
+    free_head = _freeze.head_is(spec, hyper.head, "train")
     sizes = {
         name: layer["kernel"].shape[0]
-        for name, layer in _adapters.shapes(net).items()
+        for name, layer in shapes.params(net).items()
         if not (name == net.head and free_head)
     }
     readers = {module for unit in net.units for module in unit.outgoing}

@@ -8,9 +8,9 @@ from flax import struct
 from jax import Array
 
 from cl_bench import optimizers, units
-from cl_bench.losses import mask_logits, weighted_mean
+from cl_bench.losses import mask_logits
 from cl_bench.methods import _freeze
-from cl_bench.methods._compose import compose
+from cl_bench.methods._compose import compose, gradients
 from cl_bench.types import Learner, Method, Network, PyTree, Signals, StreamSpec
 
 REFERENCE = (
@@ -69,8 +69,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     check(hyper)
     _freeze.require_hidden(net, "hat")
     _freeze.require_kept(spec, "hat", "lwf or ewc")
-    own_heads = _freeze.tasks_own_heads(spec)
-    own_head = hyper.head == "own" or (hyper.head == "auto" and own_heads)
+    own_head = _freeze.head_is(spec, hyper.head, "own")
     optim, s_max = optimizers.make(hyper), hyper.max_sharpness
     base = compose(net, spec, optim)
     steps_of_epoch = max(spec.examples_per_task // spec.batch_size, 1)
@@ -94,26 +93,18 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         opt = optim.init(learner.net.params)
         return learner._replace(opt=opt, extra={"hat": own})
 
-    def gradients(key, batch, learner, open_):
-        """Of the parameters, of the gates, and what the forward pass saw."""
+    def of_batch(key, batch, learner, open_):
+        """Gradients of the parameters and of the gates, and what was seen."""
         state, used = learner.net, learner.extra["hat"]["used"]
 
-        def objective(params, open_, backward):
-            at = state._replace(params=params, stats={**state.stats, **backward})
-            logits, acts, stats = net.apply(
-                at, batch.x, train=True, key=key, gates=open_
-            )
-            logits = mask_logits(logits, batch.classes)
-            loss = weighted_mean(spec.loss.per_example(logits, batch.y), batch.weight)
-            total = loss + hyper.sparsity * crowding(open_, used, state.alive)
-            return total, (loss, logits, acts, stats)
+        def forward(at, open_):
+            return net.apply(at, batch.x, train=True, key=key, gates=open_)
 
-        # As in `compose`: what the backward pass writes comes out as a gradient.
-        backward = {k: state.stats[k] for k in ("backward",) if k in state.stats}
-        found, (loss, logits, acts, stats) = jax.grad(
-            objective, (0, 1, 2), has_aux=True
-        )(state.params, open_, backward)
-        return found[0], found[1], (loss, logits, acts, {**stats, **found[2]})
+        def added(params, open_, logits):
+            del params, logits
+            return hyper.sparsity * crowding(open_, used, state.alive)
+
+        return gradients(spec, batch, state, open_, forward, added)
 
     def multipliers(clock, batch, learner):
         later = (clock.task > 0).astype(jnp.float32)
@@ -129,7 +120,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         s = sharpness(clock.step_in_task % steps_of_epoch, steps_of_epoch, s_max)
         e = {name: table[clock.task] for name, table in own["embedding"].items()}
         at = jax.random.fold_in(key, 0)
-        grads, by_gate, seen = gradients(at, batch, learner, gates(e, s))
+        grads, by_gate, seen = of_batch(at, batch, learner, gates(e, s))
         loss, logits, acts, stats = seen
         factor = multipliers(clock, batch, learner)
         kept = jax.tree.map(jnp.multiply, grads, factor)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from cl_bench import optimizers
+from cl_bench import optimizers, shapes
 from cl_bench.methods import _adapters, _lora, _subspace, lora
 from cl_bench.types import Method, Network, StreamSpec
 
@@ -63,7 +63,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     # memory, the same P. The released code takes the directions of X X^T over the whole
     # task, and counts the squares of its singular values as energies.
     check(hyper)
-    _subspace.require_dense(net, "inflora")
+    shapes.require_dense(shapes.kernels(net), "inflora")
     names = _adapters.adapted(net, hyper.layers, hyper.rank)
     _adapters.check_head(net, names, hyper.train_head)
     count = min(hyper.examples, spec.examples_per_task)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from cl_bench import optimizers
+from cl_bench import optimizers, shapes
 from cl_bench.methods import _penalties
 from cl_bench.methods._compose import compose
 from cl_bench.types import Method, NetState, NetTransform, Network, StreamSpec
@@ -50,7 +50,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     the network's function independent of ||W||.
     """
     check(hyper)
-    params = jax.eval_shape(net.init, jax.random.key(0)).params
+    params = shapes.params(net)
     plain = [n for n in _penalties.hidden(net, params) if "scale" not in params[n]]
     if plain or not net.units:
         raise ValueError(

@@ -8,9 +8,9 @@ from flax import struct
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from cl_bench import optimizers
+from cl_bench import optimizers, shapes
 from cl_bench.losses import squared_error
-from cl_bench.methods import _adapters, _subspace
+from cl_bench.methods import _subspace
 from cl_bench.methods._compose import compose
 from cl_bench.types import GradTransform, Method, Network, StreamSpec
 
@@ -52,7 +52,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
             "ogd stores the gradient of the true class's logit, and this stream is a "
             "regression; gpm projects without labels"
         )
-    parameters = sum(math.prod(p.shape) for p in jax.tree.leaves(_adapters.shapes(net)))
+    parameters = sum(math.prod(p.shape) for p in jax.tree.leaves(shapes.params(net)))
     stored = min(hyper.examples, spec.examples_per_task, parameters)
 
     def init(state):

@@ -73,8 +73,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     optim = optimizers.make(hyper)
     base = compose(net, spec, optim)
     none = spec.num_tasks
-    own_heads = _freeze.tasks_own_heads(spec)
-    own_head = hyper.head == "own" or (hyper.head == "auto" and own_heads)
+    own_head = _freeze.head_is(spec, hyper.head, "own")
     lengths = spec.steps_per_task
     lengths = (lengths,) * none if isinstance(lengths, int) else lengths
     prune_at = tuple(min(round(hyper.dense_share * n), n - 1) for n in lengths)

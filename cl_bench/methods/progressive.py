@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from cl_bench import optimizers
-from cl_bench.losses import mask_logits, weighted_mean
+from cl_bench.losses import mask_logits
 from cl_bench.methods import _freeze, _laterals, _per_task
-from cl_bench.methods._compose import compose
+from cl_bench.methods._compose import compose, gradients
 from cl_bench.methods._memory import MOST_FLOATS
 from cl_bench.types import Learner, Method, Network, Signals, StreamSpec
 
@@ -101,35 +101,20 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         own = {**own, "moving": moving(row), "task": clock.task}
         return Learner(state, optim.init(state.params), {"progressive": own})
 
-    def gradients(key, batch, learner, inputs):
-        """Of the column and of its connections, and what the forward pass saw."""
-        state = learner.net
-
-        def objective(params, row, backward):
-            at = state._replace(params=params, stats={**state.stats, **backward})
-            logits, acts, stats = net.apply(
-                at, batch.x, train=True, key=key, taps=_laterals.taps(net, row, inputs)
-            )
-            logits = mask_logits(logits, batch.classes)
-            loss = weighted_mean(spec.loss.per_example(logits, batch.y), batch.weight)
-            return loss, (loss, logits, acts, stats)
-
-        # As in `compose`: what the backward pass writes comes out as a gradient.
-        backward = {k: state.stats[k] for k in ("backward",) if k in state.stats}
-        found, (loss, logits, acts, stats) = jax.grad(
-            objective, (0, 1, 2), has_aux=True
-        )(state.params, learner.extra["laterals"], backward)
-        return found[0], found[1], (loss, logits, acts, {**stats, **found[2]})
-
     def later_step(own, key, clock, batch, learner):
         """A step of a column that has earlier ones; `learner.extra` is what moves."""
         state, row = learner.net, learner.extra["laterals"]
         inputs = _laterals.earlier(
             net, own["columns"], own["laterals"], clock.task, state, batch.x
         )
-        grads, by_row, (loss, logits, acts, stats) = gradients(
-            jax.random.fold_in(key, 0), batch, learner, inputs
-        )
+        net_key = jax.random.fold_in(key, 0)
+
+        def forward(at, row):
+            taps = _laterals.taps(net, row, inputs)
+            return net.apply(at, batch.x, train=True, key=net_key, taps=taps)
+
+        grads, by_row, seen = gradients(spec, batch, state, row, forward)
+        loss, logits, acts, stats = seen
         updates, opt = optim.update(grads, learner.opt, state.params)
         moves, own_opt = own_optim.update(by_row, learner.extra["opt"], row)
         updates, moves = jax.tree.map(lambda u: clock.step_scale * u, (updates, moves))

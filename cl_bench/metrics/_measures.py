@@ -8,12 +8,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
-from cl_bench import units
+from cl_bench import shapes, units
 from cl_bench.losses import mask_logits, weighted_mean
 from cl_bench.methods import _example_gradients
 from cl_bench.metrics import _held_out, _similarity
-from cl_bench.types import Batch, NetState, Network, Probe, PyTree, StreamSpec
+from cl_bench.types import Batch, Network, Probe, PyTree, StreamSpec
 
 
 class Reading(NamedTuple):
@@ -39,8 +40,8 @@ def left_behind(reading: Reading, threshold: float) -> dict[str, Left]:
     def left(shape, of, compare):
         return Left(shape, partial(of, reading), compare)
 
-    kernels = _kernels(reading.net)
-    size = sum(leaf.size for leaf in jax.tree.leaves(_state(reading.net).params))
+    kernels = shapes.kernels(reading.net)
+    size = sum(leaf.size for leaf in jax.tree.leaves(shapes.params(reading.net)))
     rows = reading.examples // reading.spec.num_tasks * reading.spec.num_tasks
     bases = {
         name: _struct(k.shape[-2], min(k.shape[-2], reading.examples))
@@ -69,7 +70,7 @@ def gradient_cosines(reading: Reading, probe: Probe, tasks: Array) -> Array:
             values = spec.loss.per_example(masked, batch.y)
             return weighted_mean(values, _counted(batch))
 
-        return _similarity.flat(jax.grad(loss)(state.params))
+        return ravel_pytree(jax.grad(loss)(state.params))[0]
 
     nothing = jnp.zeros(sum(leaf.size for leaf in jax.tree.leaves(state.params)))
 
@@ -118,16 +119,6 @@ def read_test(reading: Reading, probe: Probe, task: Array, count: int) -> Batch:
     return batch._replace(weight=jnp.where(new, batch.weight, 0.0))
 
 
-def require_dense(net: Network) -> None:
-    """Raise ValueError for a kernel that is not [in, out]."""
-    for name, kernel in _kernels(net).items():
-        if kernel.ndim != 2:
-            raise ValueError(
-                f"module {name!r} has a kernel of shape {kernel.shape}: subspace_overlap "
-                "is of dense layers; take the network mlp, or leave it out of kinds="
-            )
-
-
 def _fisher(reading: Reading, probe: Probe) -> Array:
     """sqrt(F / tr F) [parameters] of the diagonal empirical Fisher on the task's own."""
     batch = read_test(reading, probe, probe.clock.task, reading.examples)
@@ -143,7 +134,7 @@ def _fisher(reading: Reading, probe: Probe) -> Array:
 
     of_examples = _example_gradients.make(reading.net, reading.spec)
     sums = of_examples(probe.learner.net, batch.x, directions, 1, 2)
-    return _similarity.root_of_share(_similarity.flat(sums))
+    return _similarity.root_of_share(ravel_pytree(sums)[0])
 
 
 def _features_of_all(reading: Reading, probe: Probe) -> Array:
@@ -165,7 +156,7 @@ def _bases(threshold: float, reading: Reading, probe: Probe) -> dict[str, Array]
     batch = read_test(reading, probe, probe.clock.task, reading.examples)
     acts = {**probe.predict(probe.learner, batch)[1], "x": batch.x}
     params = probe.learner.net.params
-    kernels = {name: params[name]["kernel"] for name in _kernels(reading.net)}
+    kernels = {name: params[name]["kernel"] for name in shapes.kernels(reading.net)}
     inputs = units.layer_inputs(reading.net.units, kernels, acts)
     real = (batch.weight > 0.0)[:, None]
     return {
@@ -202,22 +193,13 @@ def _halves(weight: Array) -> tuple[Array, Array]:
     return jnp.where(even, 0.0, weight), jnp.where(even, weight, 0.0)
 
 
-def _state(net: Network) -> NetState:
-    return jax.eval_shape(net.init, jax.random.key(0))
-
-
-def _kernels(net: Network) -> dict[str, jax.ShapeDtypeStruct]:
-    """Module -> shape of its kernel."""
-    return {name: layer["kernel"] for name, layer in _state(net).params.items()}
-
-
 def _width(reading: Reading) -> int:
     """Features of the last hidden layer, all positions of a feature map."""
     if not reading.net.units:
         return math.prod(reading.spec.input_shape)
     x = _struct(1, *reading.spec.input_shape)
     apply = partial(reading.net.apply, train=False, key=None)
-    acts = jax.eval_shape(apply, _state(reading.net), x)[1]
+    acts = jax.eval_shape(apply, shapes.state(reading.net), x)[1]
     return acts[reading.net.units[-1].name].size
 
 

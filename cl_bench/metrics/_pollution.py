@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from cl_bench import shapes
 from cl_bench.types import PyTree, Unit
 from cl_bench.units import layer_inputs
 
@@ -98,12 +99,7 @@ def dense_inputs(
 
     Raises ValueError for a kernel that is not [in, out].
     """
-    for name, kernel in kernels.items():
-        if kernel.ndim != 2:
-            raise ValueError(
-                f"module {name!r} has a kernel of shape {kernel.shape}: pollution is of "
-                "dense layers; take an mlp, or leave the module out"
-            )
+    shapes.require_dense(kernels, "pollution", ", or leave the module out")
     return layer_inputs(units, kernels, acts)
 
 

@@ -6,19 +6,11 @@ what a task leaves behind is kept in the form in which it is compared: roots of 
 shares, centred features, bases.
 """
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench.types import PyTree
-
 ROUNDING = 1e-6  # of float32 in a sum of energies
 RIDGE = 1e-3  # of the features' mean variance
-
-
-def flat(tree: PyTree) -> Array:
-    """All leaves as one vector [P]."""
-    return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(tree)])
 
 
 def root_of_share(fisher: Array) -> Array:

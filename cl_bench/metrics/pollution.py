@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from cl_bench import shapes
 from cl_bench.methods import _fisher
 from cl_bench.metrics import _held_out, _pollution
 from cl_bench.metrics._parts import metric
@@ -36,9 +37,9 @@ def make(
     rule, a kind, a fraction or a number of minibatches that cannot be, and for a kernel
     that is not [in, out].
     """
-    shapes = jax.eval_shape(net.init, jax.random.key(0)).params
-    kernels = {name: layer["kernel"] for name, layer in shapes.items()}
-    _check(rule, fraction, kinds, minibatches, kernels)
+    kernels = shapes.kernels(net)
+    shapes.require_dense(kernels, "pollution")
+    _check(rule, fraction, kinds, minibatches)
     tasks, pairs = spec.num_tasks, tuple(k for k in kinds if k != "causal")
     fisher = None
     if rule == "fisher":
@@ -137,7 +138,7 @@ def _inputs(net: Network, probe: Probe, weights, task: Array, minibatches: int):
     return {name: a[rows] for name, a in inputs.items()}
 
 
-def _check(rule, fraction, kinds, minibatches, kernels) -> None:
+def _check(rule, fraction, kinds, minibatches) -> None:
     if rule not in _pollution.RULES:
         raise ValueError(f"rule={rule!r} is none of {', '.join(_pollution.RULES)}")
     if not 0.0 < fraction <= 1.0 or minibatches < 1:
@@ -149,9 +150,3 @@ def _check(rule, fraction, kinds, minibatches, kernels) -> None:
     for kind in kinds:
         if kind not in known:
             raise ValueError(f"kind {kind!r} is none of {', '.join(known)}")
-    for name, kernel in kernels.items():
-        if kernel.ndim != 2:
-            raise ValueError(
-                f"module {name!r} has a kernel of shape {kernel.shape}: pollution is of "
-                "dense layers; take the network mlp"
-            )

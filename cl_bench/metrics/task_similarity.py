@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from cl_bench import shapes
 from cl_bench.metrics import _held_out, _measures
 from cl_bench.metrics._parts import metric
 from cl_bench.types import Metric, Network, StreamSpec
@@ -51,7 +52,9 @@ def make(
     _check(spec, kinds, examples, minibatches, threshold)
     reading = _measures.Reading(net, spec, minibatches, examples)
     if "subspace_overlap" in kinds:
-        _measures.require_dense(net)
+        shapes.require_dense(
+            shapes.kernels(net), "subspace_overlap", ", or leave it out of kinds="
+        )
     left = {
         kind: measure
         for kind, measure in _measures.left_behind(reading, threshold).items()
@@ -69,11 +72,8 @@ def make(
         return {"left": stored, "pairs": dict.fromkeys(kinds, nothing)}
 
     def end_task(state, probe):
-        task, stored, pairs = (
-            probe.clock.task,
-            dict(state["left"]),
-            dict(state["pairs"]),
-        )
+        task = probe.clock.task
+        stored, pairs = dict(state["left"]), dict(state["pairs"])
         for kind, measure in left.items():
             own = measure.of(probe)
             every = jax.tree.map(lambda a, b: a.at[task].set(b), stored[kind], own)

@@ -50,13 +50,12 @@ def _of_family(panel: Panel, arms: list[Arm]) -> Trials | None:
     scores = np.array([[own[seed] for seed in seeds] for own in per_arm])  # [N, S]
     curves = np.stack(
         [arm.curves[panel.score or ""][_rows(arm, seeds)] for arm in arms]
-    )
+    )  # [N, S, tasks]
     higher = not lower_is_better(panel)
     after = np.stack([expected(scores, scores, b, higher) for b in _upto(arms)], axis=1)
     drawn = {}
     for budget in budgets(len(arms)):
-        curve = np.moveaxis(curves, 2, 0)  # [tasks, N, S]
-        means = np.stack([expected(scores, c, budget, higher) for c in curve], axis=1)
+        means = expected(scores, curves, budget, higher)
         blocks = in_blocks(means, panel.block) if panel.block > 1 else means
         drawn[budget] = stats.band(blocks)
     first = arms[0]
@@ -90,20 +89,20 @@ def weights(settings: int, trials: int) -> Floats:
 
 
 def expected(scores: Floats, values: Floats, trials: int, higher: bool) -> Floats:
-    """[S] expected value, on each seed, of the setting chosen after `trials` on the others.
+    """[S, ...] expected value, on each seed, of the setting chosen after `trials` on the others.
 
-    scores and values are [N, S]. A setting is chosen by its mean score on the other
+    scores are [N, S], values [N, S, ...]. A setting is chosen by its mean score on the other
     seeds, so that a lucky run does not choose itself; of a single seed, on that. Settings
     of equal score share their weight.
     """
     number, seeds = scores.shape
     odds = weights(number, trials)
-    found = np.empty(seeds)
+    found = np.empty(values.shape[1:])
     for seed in range(seeds):
         others = np.delete(scores, seed, axis=1) if seeds > 1 else scores
         chosen_by = others.mean(axis=1) * (1.0 if higher else -1.0)
         _, rank = np.unique(-chosen_by, return_inverse=True)
         order = np.argsort(-chosen_by, kind="stable")
         shared = np.bincount(rank, odds[np.argsort(order)]) / np.bincount(rank)
-        found[seed] = shared[rank] @ values[:, seed]
+        found[seed] = np.tensordot(shared[rank], values[:, seed], 1)
     return found

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from cl_bench.datasets import _source
-from cl_bench.streams import _images, _scaling
+from cl_bench.streams import _images, _scaling, _splits
 from cl_bench.streams._images import Images
 from cl_bench.types import Batch, Dataset
 
@@ -131,14 +131,12 @@ def held_out_rows(
     With their weights, 0 past the last row. Raises ValueError, while tracing, for a
     split that holds no examples.
     """
-    _images.check_split(split)
+    _splits.check_split(split)
     first, total = images.held_out[split]
     per_class = total // images.num_classes
     if not per_class:
         how = f"make the stream with {split}_per_class=N"
-        raise _images.no_examples(
-            split, how, "use a data set that has some of each class"
-        )
+        raise _splits.no_examples(split, how, _splits.EACH_CLASS)
     number = i * size + jnp.arange(size, dtype=jnp.int32)
     example = jnp.minimum(number, count * per_class - 1)
     rows = first + _rows(per_class, class_order, example)

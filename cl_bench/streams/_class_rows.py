@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from cl_bench.datasets import _source
-from cl_bench.streams import _images, _scaling
+from cl_bench.streams import _scaling, _splits
 from cl_bench.streams._images import Images
 from cl_bench.types import Dataset
 
@@ -68,7 +68,7 @@ def open_rows(
         return _sorted(_source.load(dataset, **where), facts.num_classes, kept,
                        fit_per_class)  # fmt: skip
 
-    held_out = {p: (int(first[p][0]), int(count[p].sum())) for p in _images.SPLITS}
+    held_out = {p: (int(first[p][0]), int(count[p].sum())) for p in _splits.SPLITS}
     num_train, shape = int(count["train"].sum()), facts.image_shape
     images = Images(load, shape, facts.num_classes, num_train, held_out, 1, 0)
     return ClassRows(_scaling.scaled(images, scale), first, count)
@@ -94,12 +94,10 @@ def _sorted(data: Dataset, classes: int, kept: int, fit: int) -> Dataset:
 
 def check_split(data: ClassRows, split: str) -> None:
     """Raises for a split that does not exist or holds no examples."""
-    _images.check_split(split)
+    _splits.check_split(split)
     if not data.count[split].all():
         how = f"make the stream with {split}_per_class=N"
-        raise _images.no_examples(
-            split, how, "use a data set that has some of each class"
-        )
+        raise _splits.no_examples(split, how, _splits.EACH_CLASS)
 
 
 def counts_of(data: ClassRows, part: str, classes: Array, used: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What image streams share: the data set, its parts, scaling, order and held-out rows.
+"""What image streams share: the data set, its parts, scaling and order.
 
 Not a component. Training rows come first in `Dataset.train_x`, then the rows kept
 back for 'fit' and 'tune', so that a step needs no table of which rows are which.
@@ -20,7 +20,6 @@ from cl_bench.types import Batch, Dataset, Key, StreamSpec
 
 OFFERS = ("boundaries", "task_id", "validation")
 SCALES = ("zero_one", "minus_one_one", "standardise")
-SPLITS = ("fit", "tune", "test")
 
 
 class Images(NamedTuple):
@@ -217,39 +216,4 @@ def make_batch(images: Images, pixels: Array, y: Array, task: Array) -> Batch:
         weight=jnp.ones(size, jnp.float32),
         classes=jnp.ones((size, images.num_classes), bool),
         task=jnp.full(size, task, jnp.int32),
-    )
-
-
-def held_out_rows(
-    images: Images, split: str, i: Array, size: int
-) -> tuple[Array, Array]:
-    """Rows [size] of minibatch i of a split, and their weights: 0 past its last row.
-
-    Raises ValueError, while tracing, for a split that holds no examples.
-    """
-    check_split(split)
-    first, count = images.held_out[split]
-    if not count:
-        how = f"make the stream with {split}_examples=N"
-        raise no_examples(split, how, "use a data set that has a test part")
-    row = i * size + jnp.arange(size)
-    return first + jnp.minimum(row, count - 1), (row < count).astype(jnp.float32)
-
-
-def check_split(split: str) -> None:
-    """Raise UnknownNameError for a split that does not exist."""
-    if split not in SPLITS:
-        raise UnknownNameError(f"Unknown split {split!r}.{nearest(split, SPLITS)}")
-
-
-def no_examples(split: str, how: str, how_test: str) -> ValueError:
-    """The error of a split without examples, with what would give it some."""
-    how = how_test if split == "test" else how
-    return ValueError(f"This stream holds no {split!r} examples: {how}.")
-
-
-def split_arrays(data: Dataset, split: str) -> tuple[Array, Array]:
-    """The arrays that `held_out_rows` counts in."""
-    return (
-        (data.test_x, data.test_y) if split == "test" else (data.train_x, data.train_y)
     )

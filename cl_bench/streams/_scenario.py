@@ -19,7 +19,7 @@ Not a component. The definitions, and the code that embodies them:
 Source: van de Ven and Tolias 2019 (arXiv 1904.07734) for the three scenarios.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -106,9 +106,13 @@ def offers(scenario: Scenario, given: tuple[str, ...] | str | None) -> tuple[str
     return given
 
 
-def spec_name(scenario: Scenario, offered: tuple[str, ...]) -> str:
-    """`StreamSpec.scenario`: 'online' where no boundary is known."""
-    return scenario.name if "boundaries" in offered else "online"
+def facts(scenario: Scenario, offered: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of a `StreamSpec` that a scenario decides."""
+    return {
+        "num_outputs": scenario.num_outputs,
+        "scenario": scenario.name if "boundaries" in offered else "online",
+        "own_outputs": not scenario.shared,
+    }
 
 
 def labels(scenario: Scenario, y: Array, task: Array) -> Array:

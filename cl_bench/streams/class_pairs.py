@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench.streams import _by_class, _epochs, _images, _pair_data
+from cl_bench.streams import _by_class, _epochs, _images, _pair_data, _splits
 from cl_bench.types import Batch, Dataset, Key, Stream
 
 REFERENCE = (
@@ -116,7 +116,7 @@ def make(
         rows, weight = _by_class.held_out_rows(
             images, split, state.classes, jnp.int32(2), i, held_out_batch
         )
-        made = take(*_images.split_arrays(data, split), rows, state)
+        made = take(*_splits.split_arrays(data, split), rows, state)
         return made._replace(weight=weight)
 
     return Stream(spec, images.load, start, batch, held_out)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench.streams import _by_class, _images, _shuffle
+from cl_bench.streams import _by_class, _images, _shuffle, _splits
 from cl_bench.types import Batch, Dataset, Key, Stream
 
 REFERENCE = (
@@ -121,7 +121,7 @@ def make(
         rows, weight = _by_class.held_out_rows(
             images, split, state.classes, state.count, i, held_out_batch
         )
-        x, y = _images.split_arrays(data, split)
+        x, y = _splits.split_arrays(data, split)
         made = _by_class.take(images, x, y, rows, state.task)
         return _by_class.flattened(made._replace(weight=weight), flatten)
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench.streams import _by_class, _epochs, _images
+from cl_bench.streams import _by_class, _epochs, _images, _splits
 from cl_bench.types import Batch, Dataset, Key, Stream
 
 REFERENCE = (
@@ -103,8 +103,8 @@ def make(
         return take(data.train_x, data.train_y, rows, state)
 
     def held_out(data: Dataset, state: Task, split: str, now: Array, i: Array) -> Batch:
-        rows, weight = _images.held_out_rows(images, split, i, held_out_batch)
-        made = take(*_images.split_arrays(data, split), rows, state)
+        rows, weight = _splits.held_out_rows(images, split, i, held_out_batch)
+        made = take(*_splits.split_arrays(data, split), rows, state)
         return made._replace(weight=weight)
 
     return Stream(spec, images.load, start, batch, held_out)

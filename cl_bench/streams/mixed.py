@@ -83,17 +83,15 @@ def make(
     _images.check_steps(steps, segment, batch_size)
     spec = StreamSpec(
         input_shape=(frame[0] * frame[1],) if flatten else (*frame, 1),
-        num_outputs=rule.num_outputs,
         num_tasks=tasks,
         steps_per_task=steps,
         steps_per_segment=segment,
         batch_size=batch_size,
         examples_per_task=min(count),
-        scenario=_scenario.spec_name(rule, known),
         offers=frozenset(known),
         loss=softmax_cross_entropy,
         reset_head=reset_head,
-        own_outputs=not rule.shared,
+        **_scenario.facts(rule, known),
     )
     table_size = -(-steps // (min(count) // batch_size)) * max(count)
 

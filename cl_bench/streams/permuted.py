@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench.streams import _images
+from cl_bench.streams import _images, _splits
 from cl_bench.types import Batch, Dataset, Key, Stream
 
 REFERENCE = (
@@ -94,8 +94,8 @@ def make(
         return _images.make_batch(images, x, data.train_y[rows], state.task)
 
     def held_out(data: Dataset, state: Task, split: str, now: Array, i: Array) -> Batch:
-        rows, weight = _images.held_out_rows(images, split, i, held_out_batch)
-        all_x, all_y = _images.split_arrays(data, split)
+        rows, weight = _splits.held_out_rows(images, split, i, held_out_batch)
+        all_x, all_y = _splits.split_arrays(data, split)
         x = _images.pixel_rows(all_x, rows, state.pixels)
         made = _images.make_batch(images, x, all_y[rows], state.task)
         return made._replace(weight=weight)

@@ -9,7 +9,14 @@ import numpy as np
 from jax import Array
 
 from cl_bench.registry import UnknownNameError, nearest
-from cl_bench.streams import _by_class, _class_rows, _images, _scenario, _shuffle
+from cl_bench.streams import (
+    _by_class,
+    _class_rows,
+    _images,
+    _scenario,
+    _shuffle,
+    _splits,
+)
 from cl_bench.types import Batch, Dataset, Key, Stream
 
 REFERENCE = (
@@ -110,12 +117,7 @@ def make(
         steps_per_segment=steps_per_segment,
         offers=_by_class.check_offers(known, fit_per_class),
         reset_head=reset_head,
-    )._replace(
-        num_outputs=rule.num_outputs,
-        examples_per_task=smallest,
-        scenario=_scenario.spec_name(rule, known),
-        own_outputs=not rule.shared,
-    )
+    )._replace(examples_per_task=smallest, **_scenario.facts(rule, known))
     used = per_task if training == "sequential" else per_task * tasks
     room = int(sizes[-used:].sum())
     table_size = -(-steps // (smallest // batch_size)) * room
@@ -158,7 +160,7 @@ def make(
         counts = _class_rows.counts_of(data_rows, split, classes, jnp.int32(per_task))
         number = i * held_out_batch + jnp.arange(held_out_batch, dtype=jnp.int32)
         rows, place = _class_rows.rows_of(data_rows, split, classes, counts, number)
-        x, _ = _images.split_arrays(data, split)
+        x, _ = _splits.split_arrays(data, split)
         made = examples(x, rows, first + place, now, test=True)
         weight = (number < jnp.sum(counts)).astype(jnp.float32)
         return made._replace(weight=weight)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench.streams import _images
+from cl_bench.streams import _images, _splits
 from cl_bench.types import Batch, Dataset, Key, Stream
 
 REFERENCE = "The usual i.i.d. training in epochs; a control for streams that change"
@@ -80,8 +80,8 @@ def make(
         return take(data.train_x, data.train_y, rows, state.task)
 
     def held_out(data: Dataset, state: Task, split: str, now: Array, i: Array) -> Batch:
-        rows, weight = _images.held_out_rows(images, split, i, held_out_batch)
-        made = take(*_images.split_arrays(data, split), rows, state.task)
+        rows, weight = _splits.held_out_rows(images, split, i, held_out_batch)
+        made = take(*_splits.split_arrays(data, split), rows, state.task)
         return made._replace(weight=weight)
 
     return Stream(spec, images.load, start, batch, held_out)

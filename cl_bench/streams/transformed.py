@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from cl_bench.registry import UnknownNameError, nearest
-from cl_bench.streams import _by_class, _epochs, _images, _scenario, _views
+from cl_bench.streams import _by_class, _epochs, _images, _scenario, _splits, _views
 from cl_bench.types import Batch, Dataset, Key, Stream
 
 REFERENCE = (
@@ -107,11 +107,7 @@ def make(
         steps_per_segment=steps_per_segment,
         offers=known,
         reset_head=reset_head,
-    )._replace(
-        num_outputs=rule.num_outputs,
-        scenario=_scenario.spec_name(rule, known),
-        own_outputs=not rule.shared,
-    )
+    )._replace(**_scenario.facts(rule, known))
     passes = -(-steps // one_pass)
     alone = training == "sequential"
 
@@ -177,9 +173,9 @@ def make(
         )
 
     def held_out(data: Dataset, state: Task, split: str, now: Array, i: Array) -> Batch:
-        rows, weight = _images.held_out_rows(images, split, i, held_out_batch)
+        rows, weight = _splits.held_out_rows(images, split, i, held_out_batch)
         task = jnp.full(held_out_batch, state.task, jnp.int32)
-        x, y = _images.split_arrays(data, split)
+        x, y = _splits.split_arrays(data, split)
         own = state.views
         if not alone:
             own = jax.tree.map(lambda leaf: leaf[state.task], own)

@@ -86,7 +86,7 @@ def test_gpm_steps_beside_the_oracle(name):
             for layer in bases
         }
         bases = oracle_gpm.update(bases, params, x, epsilons)
-        held = tasks[task].end.extra["grad_transform_0"]
+        held = tasks[task].end.extra["projections"]
         for layer, basis in bases.items():
             chex.assert_trees_all_close(
                 held[layer], np.float32(basis @ basis.T), rtol=1e-4, atol=1e-4
@@ -134,7 +134,7 @@ def test_gpm_leaves_a_head_with_outputs_of_its_own():
     data = task_run.data(per_task=2)
     hyper = gpm.Hyper(threshold=1.0, input_threshold=1.0, examples=1000, step_size=0.1)
     tasks = task_run.run(gpm.make(net, spec, hyper), data)
-    assert sorted(tasks[0].end.extra["grad_transform_0"]) == ["h1", "h2"]
+    assert sorted(tasks[0].end.extra["projections"]) == ["h1", "h2"]
     before, after = (tasks[i].end.net.params for i in (0, 1))
     assert np.max(np.abs(after["head"]["bias"] - before["head"]["bias"])) > 1e-3
     chex.assert_trees_all_equal(after["h2"]["bias"], before["h2"]["bias"])

@@ -28,6 +28,8 @@ Hook = Callable[..., Learner]
 ExtraLoss = Callable[[Key, Clock, PyTree, Learner, Batch, Array], Array]
 # (key, clock, batch, signals, learner after the update) -> learner
 AfterStep = Callable[[Key, Clock, Batch, Signals, Learner], Learner]
+# (key, learner, its network with the parameters of the gradient, x) -> as Network.apply
+Forward = Callable[[Key, Learner, NetState, Array], tuple[Array, PyTree, PyTree]]
 LOSS_KEY, AFTER_KEY = 2**20, 2**20 + 1  # beyond those of the transforms
 
 
@@ -99,6 +101,7 @@ def compose(
     extra: Callable[[NetState], dict[str, PyTree]] = no_extra,
     penalty: Callable[[PyTree, Learner], Array] = no_penalty,
     extra_loss: ExtraLoss | None = None,
+    forward: Forward | None = None,
     grad_transforms: Sequence[GradTransform] = (),
     transforms: Sequence[NetTransform] = (),
     moment_reset: str = "moments",
@@ -110,7 +113,8 @@ def compose(
     """A method from its parts.
 
     Each step: value and gradient of the weighted mean loss plus `penalty(params,
-    learner)` plus `extra_loss`, which also sees the batch (rehearsal, distillation);
+    learner)` plus `extra_loss`, which also sees the batch (rehearsal, distillation), of
+    `forward`, where the method has one of its own with the same values (projections);
     each gradient transform; optimiser, its updates times the benchmark's step-size
     schedule; apply; each transform in order; then `optim.reset` of what the transforms
     replaced; then `after_step` (a memory takes the batch in). `extra(net state)` is the
@@ -132,8 +136,10 @@ def compose(
         state = learner.net
         net_key, loss_key = (jax.random.fold_in(key, i) for i in (0, LOSS_KEY))
 
-        def forward(at, own):
+        def seen_by(at, own):
             del own
+            if forward is not None:
+                return forward(net_key, learner, at, batch.x)
             return net.apply(at, batch.x, train=True, key=net_key)
 
         def added(params, own, logits):
@@ -143,7 +149,7 @@ def compose(
                 total += extra_loss(loss_key, clock, params, learner, batch, logits)
             return total
 
-        grads, _, seen = gradients(spec, batch, state, (), forward, added)
+        grads, _, seen = gradients(spec, batch, state, (), seen_by, added)
         return grads, seen
 
     def step(key, clock, batch, learner):

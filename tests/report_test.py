@@ -199,6 +199,27 @@ def test_segments_become_tasks(built):
     assert dead[-1]["unit"] == "%"
 
 
+def test_the_best_segment_of_a_task_is_a_metric(tmp_path):
+    folder = make_study(tmp_path, arms={"backprop": ("backprop", {}, lambda t: 0.5)})
+    (path,) = folder.glob("groups/*/*.parquet")
+    table = parts.read_part(path).table
+    first = table["segment"].to_numpy() == 0
+    score = np.where(first, 0.9, 0.6) + 0.001 * table["task"].to_numpy()
+    score[table["task"].to_numpy() == 3] = np.nan
+    columns = table.to_pydict() | {"segment_test_accuracy": score}
+    for name in ("task", "segment"):
+        columns[name] = np.array(columns[name], np.int32)
+    path.unlink()
+    parts.write_part(path.parent, 0, columns, 0, 2 * TASKS)
+    study = studies.load(folder)
+    best = studies.matrix(study, "best_test_accuracy")
+    expected = np.tile(0.9 + 0.001 * np.arange(TASKS), (SEEDS, 1))
+    expected[:, 3] = np.nan
+    np.testing.assert_allclose(best, expected)
+    last = studies.matrix(study, "segment_test_accuracy")
+    np.testing.assert_allclose(last[:, :3], expected[:, :3] - 0.3)
+
+
 def test_costs(built):
     groups = {row["group"]: row for row in read_csv(built / "tables" / "cost.csv")}
     assert float(groups["digits-l2"]["flops_per_step"]) == 1.2e5

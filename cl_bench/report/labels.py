@@ -19,8 +19,8 @@ class Label(NamedTuple):
 
 _SCORE = {"unit": "%", "scale": 100.0, "better": "higher", "worst": 0.0}
 _START = "measured before the task's first step, on its first 2,000 examples"
-AVERAGE = "average_accuracy_so_far"
-"""Derived from the accuracy matrix, and from then on a metric as any other."""
+# Derived from the accuracy matrix and from `segment_test_accuracy`; then as any metric.
+AVERAGE, BEST = "average_accuracy_so_far", "best_test_accuracy"
 PAIRS = {
     "pollution": {
         "literal": "as printed, eq. 4",
@@ -69,14 +69,17 @@ LABELS = {
     "segment_test_accuracy": Label(
         "Test accuracy by segment",
         **_SCORE,
-        formula="accuracy on held-out examples of the task, at the end of each segment "
-        "(shown: of the task's last one)",
+        formula="test accuracy at each segment's end (shown: the task's last)",
+    ),
+    BEST: Label(
+        "Best test accuracy in the task",
+        **_SCORE,
+        formula="the largest at the end of a segment (as Dohare et al. 2024 plot)",
     ),
     AVERAGE: Label(
         "Average accuracy so far",
         **_SCORE,
-        formula="ACC_i = (1/i) Σ_{j≤i} R_ij, the test accuracy after task i on the tasks "
-        "learned so far, tasks weighted equally; at the last task: ACC",
+        formula="ACC_i = (1/i) Σ_{j≤i} R_ij, test accuracy on the tasks learned so far",
     ),
     "sample_plasticity": Label(
         "Sample plasticity",

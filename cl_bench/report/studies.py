@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from cl_bench.atomic import StoreError
-from cl_bench.report.labels import AVERAGE, PER_TASK, parent
+from cl_bench.report.labels import AVERAGE, BEST, PER_TASK, parent
 
 KEYS = {
     "run_id", "study", "benchmark", "stream", "network", "method", "arm",
@@ -62,6 +62,8 @@ def load(workdir: str | Path) -> Study:
     runs, row_run = _runs(records, described)
     task = records["task"].to_numpy().astype(np.int64)
     num_tasks = int(task.max()) + 1 if len(task) else 0
+    index = row_run * num_tasks + task
+    records = _with_best(records, index)
     metrics = [
         f.name
         for f in records.schema
@@ -76,7 +78,7 @@ def load(workdir: str | Path) -> Study:
     provenance = _json(folder / "provenance.json", {})
     return Study(
         name, folder, config, provenance, groups, runs, metrics, num_tasks, records,
-        row_run * num_tasks + task,
+        index,
     )  # fmt: skip
 
 
@@ -128,6 +130,16 @@ def _with_average(records: pa.Table) -> pa.Table:
     total = np.where(counted, values, 0.0).sum(axis=-1)
     average = np.where(n > 0, total / np.maximum(n, 1), np.nan)
     return records.append_column(AVERAGE, pa.array(average))
+
+
+def _with_best(records: pa.Table, index: np.ndarray) -> pa.Table:
+    """The records with the best segment so far of each run's tasks, on every row."""
+    if "segment_test_accuracy" not in records.column_names:
+        return records
+    values = numbers(records, "segment_test_accuracy")
+    found = np.full(int(index.max(initial=-1)) + 1, np.nan)
+    np.fmax.at(found, index, values)
+    return records.append_column(BEST, pa.array(found[index]))
 
 
 def recorded(study: Study) -> np.ndarray:

@@ -12,6 +12,7 @@ are theirs for each scenario (`COEFFICIENTS`, in their units), translated to our
     MODE      full        10 seeds
               plasticity  5 seeds of methods that keep a network able to learn: do
                           they keep what it has learned?
+              checks      5 seeds of what may explain LwF and GEM
               smoke       digits, 2 tasks, seconds
 
 Departures: 28 x 28 images, standardised (theirs are padded to 32 x 32); an epoch leaves
@@ -93,7 +94,7 @@ from typing import Any
 from cl_bench import config
 
 SCENARIOS = ("task", "domain", "class")
-MODES = ("full", "plasticity", "smoke")
+MODES = ("full", "plasticity", "checks", "smoke")
 COEFFICIENTS = {  # task, domain, class
     "l2": (0.01, 0.5, 100.0),
     "ewc": (100.0, 100.0, 600.0),
@@ -103,6 +104,7 @@ COEFFICIENTS = {  # task, domain, class
 }
 ADAM = {"optimizer": "adam", "step_size": 1e-3}
 SGD = {"optimizer": "sgd", "step_size": 0.01}
+GEM = {"name": "gem", "margin": 0.5, "sharing": "so_far", "capacity": 1100, **SGD}
 
 
 def get_config(arg: str = ""):
@@ -120,7 +122,7 @@ def get_config(arg: str = ""):
         network={"name": "mlp", "widths": (400, 400), "init": "pytorch"},
         method={"name": "backprop", **ADAM},
         metrics=("accuracy_matrix",),
-        seeds={"full": 10, "plasticity": 5, "smoke": 2}[mode],
+        seeds={"full": 10, "smoke": 2}.get(mode, 5),
         execution={"lanes": "map"},
     )
 
@@ -132,6 +134,8 @@ def sweep(add, config):
         here = _adder(add, scenario)
         if mode == "plasticity":
             _plasticity(here)
+        elif mode == "checks":
+            _checks(here, scenario, config.stream["batch_size"])
         else:
             _rows(here, scenario, config.stream["batch_size"])
 
@@ -167,15 +171,34 @@ def _rows(add, scenario: str, batch_size: int) -> None:
     outputs = 10 if scenario == "class" else 2
     mas = {"name": "mas", "estimator": "batched", "strength": values["mas"] / outputs}
     add("mas", {**mas, **ADAM})
-    student = "in_play" if scenario == "class" else "old"
-    add("lwf", {"name": "lwf", "weighting": "van_de_ven", "student": student, **ADAM})
+    add("lwf", _lwf(scenario))
     for capacity in (1100, 4400):
         # Half of every batch is new: twice as many steps a task, as in their code.
         memory = {"name": "naive_rehearsal", "capacity": capacity, **ADAM}
         add(f"rehearsal {capacity}", memory, batch_size=batch_size // 2)
-    memory = {"sharing": "so_far", "capacity": 1100}
-    add("gem", {"name": "gem", "margin": 0.5, **memory, **SGD})
+    add("gem", GEM)
     add("offline", training="joint")
+
+
+def _lwf(scenario: str) -> dict[str, Any]:
+    student = "in_play" if scenario == "class" else "old"
+    return {"name": "lwf", "weighting": "van_de_ven", "student": student, **ADAM}
+
+
+def _checks(add, scenario: str, batch_size: int) -> None:
+    """Other parts of a protocol, one at a time and together."""
+    lwf = _lwf(scenario)
+    order, long = {"class_order": "random"}, {"steps_per_task": 2_000}
+    pixels = {"scale": "zero_one"}
+    add("lwf, drawn order", lwf, **order)
+    add("lwf, 2,000 steps", lwf, **long)
+    add("lwf, pixels in [0, 1]", lwf, **pixels)
+    add("lwf, all three", lwf, **order, **long, **pixels)
+    fixed = {"sharing": "fixed", "capacity": None, "memory_per_task": 275}
+    add("gem, 275 a task", {**GEM, **fixed})
+    add("gem, 550 a task", {**GEM, **fixed, "memory_per_task": 550})
+    # Half of every batch is new, as in the rows of rehearsal.
+    add("gem, rehearsing", {**GEM, "rehearse": True}, batch_size=batch_size // 2)
 
 
 def _plasticity(add) -> None:

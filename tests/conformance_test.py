@@ -53,7 +53,7 @@ METHOD_NETWORKS: dict[str, dict[str, Any]] = {  # what a method needs of its net
     "nap": {"norm": "layer", "spare_units": 2},
 }
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
-    ("gem", {"sharing": "so_far", "capacity": 12}),
+    ("gem", {"sharing": "so_far", "capacity": 12, "rehearse": True}),
     ("backprop", {"optimizer": "adamw", "weight_decay": 0.1}),
     ("shrink_perturb", {"variant": "kumar", "noise_std": 0.01}),
     ("shrink_perturb", {"variant": "upgd", "noise": "pooled", "noise_std": 0.01}),

@@ -2,6 +2,7 @@
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,6 +14,8 @@ from cl_bench.methods import (
     gem,
     naive_rehearsal,
 )
+from cl_bench.networks import mlp
+from cl_bench.types import Clock
 from tests import tiny
 from tests.reference import der as oracle_der
 from tests.reference import gem as oracle_gem
@@ -63,6 +66,18 @@ def test_experience_replay(policy, weighting, r):
     chex.assert_trees_all_equal(after.extra["memory"].x[-1], examples(memory.places)[0])
 
 
+def stored(memory, kept):
+    """The kept examples in the order of the method's places, once checked."""
+    all_x = DATA.x.reshape(-1, tiny.INPUTS)
+    places = [
+        int(np.flatnonzero((all_x == x).all(1))[0]) if filled else -1
+        for x, filled in zip(memory.x, memory.filled, strict=True)
+    ]
+    expected = sorted(e for numbers in kept.of.values() for e in numbers)
+    assert sorted(e for e in places if e >= 0) == expected
+    return places
+
+
 @pytest.mark.parametrize("weighting", ["union", "by_task"])
 def test_naive_rehearsal(weighting):
     hyper = naive_rehearsal.Hyper(
@@ -71,21 +86,10 @@ def test_naive_rehearsal(weighting):
     )  # fmt: skip
     kept = EqualShares(17)
 
-    def stored(learner):
-        """The kept examples in the order of the method's places, once checked."""
-        memory = learner.extra["shares"].memory
-        all_x = DATA.x.reshape(-1, tiny.INPUTS)
-        places = [
-            int(np.flatnonzero((all_x == x).all(1))[0]) if filled else -1
-            for x, filled in zip(memory.x, memory.filled, strict=True)
-        ]
-        expected = sorted(e for numbers in kept.of.values() for e in numbers)
-        assert sorted(e for e in places if e >= 0) == expected
-        return places
-
     def grads_of(i, params, learner):
         task = i // LENGTH
-        old = picked(jax.random.fold_in(keys(i)[0], 0), stored(learner))
+        memory = learner.extra["shares"].memory
+        old = picked(jax.random.fold_in(keys(i)[0], 0), stored(memory, kept))
         kept.take_in(i)
         return oracle_replay.grads(
             params, current(i), old and (*examples(old), np.ones(REPLAYED)),
@@ -164,13 +168,24 @@ def test_gem():
     assert 3 < sum(moved) < len(moved) - 3
 
 
-def test_gem_with_a_memory_shared_by_the_tasks_so_far():
+@pytest.mark.parametrize("rehearse", [False, True])
+def test_gem_with_a_memory_shared_by_the_tasks_so_far(rehearse):
     kept, moved, sizes = EqualShares(17), [], set()
-    hyper = gem.Hyper(step_size=STEP_SIZE, capacity=17, sharing="so_far")
+    hyper = gem.Hyper(
+        step_size=STEP_SIZE, capacity=17, sharing="so_far", rehearse=rehearse
+    )
 
     def grads_of(i, params, learner):
         task = i // LENGTH
         g, back = flat_grads(params, *current(i))
+        if rehearse and task:
+            places = stored(learner.extra[agem.SLOT], kept)
+            old = picked(jax.random.fold_in(keys(i)[0], 0), places, tiny.BATCH)
+            grads = oracle_replay.grads(
+                params, current(i), (*examples(old), np.ones(tiny.BATCH)),
+                weighting="union", r=1.0, tasks_before=task,
+            )  # fmt: skip
+            g = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(grads)])
         rows = [flat_grads(params, *examples(kept.of[k]))[0] for k in range(task)]
         sizes.add(tuple(len(kept.of[k]) for k in range(task)))
         kept.take_in(i)
@@ -183,3 +198,35 @@ def test_gem_with_a_memory_shared_by_the_tasks_so_far():
     compare(gem.make(NET, SPEC, hyper), grads_of)
     assert sizes == {(), (17,), (8, 8)}
     assert 3 < sum(moved) < len(moved) - 3
+
+
+def test_gem_reads_no_example_of_another_task():
+    """With batch normalisation, padding from elsewhere would change the statistics."""
+    net = mlp.make(SPEC, widths=(8,), norm="batch")
+    hyper = gem.Hyper(capacity=17, sharing="so_far")
+    learner = gem.make(net, SPEC, hyper).init(tiny.KEY)
+    rng = np.random.default_rng(0)
+    memory = learner.extra[agem.SLOT]._replace(
+        x=rng.normal(size=(17, tiny.INPUTS)).astype(np.float32),
+        y=rng.integers(0, tiny.OUTPUTS, 17).astype(np.int32),
+        task=np.arange(17, dtype=np.int32) % 2, filled=np.arange(17) < 15,
+        in_play=np.ones(tiny.OUTPUTS, bool),
+    )  # fmt: skip
+    other = np.where(memory.task[:, None] == 1, 5.0 * memory.x, memory.x)
+    clock = Clock(jnp.int32(0), jnp.int32(2), jnp.int32(0))
+    blocks = gem.Blocks(5, lambda task: 2)
+
+    def of(x):
+        now = memory._replace(x=x)
+        rows = gem.task_gradients(
+            net,
+            SPEC,
+            tiny.KEY,
+            clock,
+            learner.net,
+            jax.tree.map(jnp.asarray, now),
+            blocks,
+        )
+        return jax.tree.map(lambda r: np.asarray(r[0]), rows)
+
+    chex.assert_trees_all_equal(of(memory.x), of(other))

@@ -92,10 +92,10 @@ def examples(numbers):
     return DATA.x.reshape(-1, tiny.INPUTS)[at], DATA.y.reshape(-1)[at]
 
 
-def picked(key, places):
+def picked(key, places, size=REPLAYED):
     """What a method draws of the filled places, as numbers of examples."""
     filled = [e for e in places if e >= 0]
-    nth = jax.random.randint(key, (REPLAYED,), 0, max(len(filled), 1))
+    nth = jax.random.randint(key, (size,), 0, max(len(filled), 1))
     return [filled[j] for j in np.asarray(nth)] if filled else None
 
 

@@ -196,6 +196,7 @@ REAL = tiny.SPEC._replace(loss=squared_error)
         (agem, {"capacity": 400}, tiny.SPEC, "memory_per_task=200 fits"),
         (agem, {"reference_batch_size": 0}, tiny.SPEC, "at least 1 example"),
         (gem, {"capacity": 1}, tiny.SPEC, "need capacity=2 at least"),
+        (gem, {"sharing": "so_far", "capacity": 0}, tiny.SPEC, "at least 1 example"),
         (gem, {"sharing": "fair"}, tiny.SPEC, "none of fixed, so_far"),
         (gem, {"sharing": "so_far", "capacity": 9},
          tiny.SPEC._replace(num_tasks=20), "20 tasks: at least 20"),

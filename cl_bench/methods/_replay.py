@@ -1,9 +1,14 @@
 """What rehearsal methods share: the loss of stored examples, and its share of the whole."""
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from cl_bench.losses import mask_logits, weighted_mean
+from cl_bench.methods import _memory
+from cl_bench.methods._memory import Memory
 from cl_bench.types import Batch, Key, Learner, Network, PyTree, StreamSpec
 
 
@@ -65,6 +70,27 @@ def share(
         "by_task": some * task,
     }[weighting]
     return replay_weight * against / (1.0 + replay_weight * against)
+
+
+def rehearsing(
+    net: Network, spec: StreamSpec, size: int, weighting: str, weight: Array | float
+) -> Callable[..., Array]:
+    """What makes the loss of a batch (1 - a) L(batch) + a L(replayed), added to it.
+
+    (key, params, learner, memory, batch, unmasked logits of the batch, number of the
+    task, places [M] to draw from or None for all) -> (); `size` stored examples are
+    drawn, and a is their `share`.
+    """
+
+    def added(key, params, learner, memory: Memory, batch, logits, task=1, places=None):
+        pick, forward = (jax.random.fold_in(key, i) for i in range(2))
+        old, _ = _memory.sample(pick, spec, memory, size, places)
+        part = share(weighting, weight, batch, old, task)
+        recalled = logits_of(net, forward, params, learner, old.x)
+        replayed = mean_loss(spec, recalled, old)
+        return mixed(mean_loss(spec, logits, batch), replayed, part)
+
+    return added
 
 
 def mixed(current: Array, replayed: Array, part: Array) -> Array:

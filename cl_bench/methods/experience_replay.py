@@ -1,6 +1,5 @@
 """Experience replay: every step also trains on a random batch of stored examples."""
 
-import jax
 from flax import struct
 
 from cl_bench import optimizers
@@ -56,6 +55,9 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     check(hyper)
     _memory.check(spec, hyper.capacity, hyper.policy)
     size = hyper.replay_batch_size or spec.batch_size
+    rehearsed = _replay.rehearsing(
+        net, spec, size, hyper.weighting, hyper.replay_weight
+    )
 
     def extra(state):
         del state
@@ -63,13 +65,8 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
 
     def extra_loss(key, clock, params, learner, batch, logits):
         del clock
-        pick, forward = (jax.random.fold_in(key, i) for i in range(2))
         memory = _memory.note(learner.extra["memory"], batch)
-        old, _ = _memory.sample(pick, spec, memory, size)
-        part = _replay.share(hyper.weighting, hyper.replay_weight, batch, old)
-        recalled = _replay.logits_of(net, forward, params, learner, old.x)
-        replayed = _replay.mean_loss(spec, recalled, old)
-        return _replay.mixed(_replay.mean_loss(spec, logits, batch), replayed, part)
+        return rehearsed(key, params, learner, memory, batch, logits)
 
     def after_step(key, clock, batch, signals, learner):
         del clock, signals

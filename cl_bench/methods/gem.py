@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jax import Array
 
 from cl_bench import optimizers
 from cl_bench.methods import _memory, _quadratic, _replay, _shares
-from cl_bench.methods._compose import compose
+from cl_bench.methods._compose import ExtraLoss, compose
 from cl_bench.methods._memory import Memory
 from cl_bench.methods.agem import SLOT, remembering
 from cl_bench.types import (
@@ -36,6 +37,13 @@ NEUTRAL = None
 SHARINGS = ("fixed", "so_far")
 
 
+class Blocks(NamedTuple):
+    """In what portions a task's stored examples are read."""
+
+    size: int
+    number: Callable[[Array], Array | int]  # of every past task, during a task
+
+
 @struct.dataclass
 class Hyper(optimizers.OptimHyper):
     """Permuted MNIST: 256 examples a task.
@@ -44,7 +52,10 @@ class Hyper(optimizers.OptimHyper):
     ("memory strength"), `jitter` is added to the diagonal of the quadratic programme.
     `sharing`: 'fixed' keeps the last `memory_per_task` examples of each task, and
     `capacity`, if given, is the most that all tasks together may store; 'so_far' keeps
-    `capacity` (None: T x memory_per_task) random ones, shared by the tasks so far.
+    `capacity` random ones (None: T x memory_per_task, which counts only then), shared
+    by the tasks so far.
+    `rehearse`: the stored examples of past tasks are also trained on, as many as the
+    batch has. Not in the paper: a part of Hsu et al.'s code, whose GEM is a rehearsal.
     """
 
     margin: float = 0.5
@@ -52,6 +63,7 @@ class Hyper(optimizers.OptimHyper):
     memory_per_task: int = struct.field(pytree_node=False, default=256)
     capacity: int | None = struct.field(pytree_node=False, default=None)
     sharing: str = struct.field(pytree_node=False, default="fixed")
+    rehearse: bool = struct.field(pytree_node=False, default=False)
 
 
 def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
@@ -61,8 +73,9 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     and u the solution of (jitter on the diagonal) min 1/2 u^T G G^T u + g^T G^T u
     subject to u >= margin.
 
-    A step costs a gradient of every stored example. Raises ValueError for a memory that
-    does not fit, and a sharing that does not exist.
+    A step costs a gradient of every stored example, in blocks (statistics of a batch
+    normalisation are those of a block). Raises ValueError for a memory that does not
+    fit, and a sharing that does not exist.
     """
     if hyper.sharing not in SHARINGS:
         raise ValueError(f"sharing={hyper.sharing!r} is none of {', '.join(SHARINGS)}")
@@ -71,18 +84,26 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     capacity = _memory.ring_capacity(spec, hyper.memory_per_task, hyper.capacity)
     _memory.check(spec, capacity, "ring")
     memory = partial(_memory.empty, spec, capacity, "ring")
-    transform = _into_cone(net, spec, memory, hyper.memory_per_task, hyper)
-    base = compose(net, spec, optimizers.make(hyper), grad_transforms=(transform,))
-    return remembering(base)
+    blocks = Blocks(hyper.memory_per_task, lambda task: 1)
+    transform = _into_cone(net, spec, memory, blocks, hyper)
+    parts: dict[str, Any] = {
+        "grad_transforms": (transform,),
+        "extra_loss": _rehearsal(net, spec, hyper),
+    }
+    return remembering(compose(net, spec, optimizers.make(hyper), **parts))
 
 
 def _sharing(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     """GEM whose memory is filled, and shared anew, at the end of each task."""
-    capacity = hyper.capacity or spec.num_tasks * hyper.memory_per_task
+    capacity = hyper.capacity
+    if capacity is None:
+        capacity = spec.num_tasks * hyper.memory_per_task
     shares = _shares.empty(spec, capacity)
-    # In blocks of the last task's shares: all that its gradients need is one of each.
-    block = capacity // max(spec.num_tasks - 1, 1)
-    transform = _into_cone(net, spec, lambda: shares.memory, block, hyper)
+    # The last task's shares are one block each; long streams have small shares.
+    last = capacity // max(spec.num_tasks - 1, 1)
+    size = min(max(last, spec.batch_size), capacity)
+    blocks = Blocks(size, lambda task: (capacity // task + size - 1) // size)
+    transform = _into_cone(net, spec, lambda: shares.memory, blocks, hyper)
 
     def end_task(key, clock, train, learner):
         now = _shares.Shares(learner.extra[SLOT], learner.extra["rank"])
@@ -96,21 +117,36 @@ def _sharing(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         optimizers.make(hyper),
         extra=lambda state: {"rank": shares.rank},
         grad_transforms=(transform,),
+        extra_loss=_rehearsal(net, spec, hyper),
         end_task=end_task,
     )
     return remembering(base, lambda memory, batch, task: _memory.note(memory, batch))
+
+
+def _rehearsal(net: Network, spec: StreamSpec, hyper: Hyper) -> ExtraLoss | None:
+    """The mean loss over the batch and as many stored examples of past tasks."""
+    if not hyper.rehearse:
+        return None
+    rehearsed = _replay.rehearsing(net, spec, spec.batch_size, "union", 1.0)
+
+    def extra_loss(key, clock, params, learner, batch, logits):
+        memory = learner.extra[SLOT]
+        past = memory.filled & (memory.task < clock.task)
+        return rehearsed(key, params, learner, memory, batch, logits, places=past)
+
+    return extra_loss
 
 
 def _into_cone(
     net: Network,
     spec: StreamSpec,
     memory: Callable[[], Memory],
-    block: int,
+    blocks: Blocks,
     hyper: Hyper,
 ) -> GradTransform:
     def update(key, clock, grads, state, memory):
         def projected(grads):
-            rows = task_gradients(net, spec, key, clock, state, memory, block)
+            rows = task_gradients(net, spec, key, clock, state, memory, blocks)
             past = jnp.arange(spec.num_tasks) < clock.task
             return project(grads, rows, past, hyper.margin, hyper.jitter)
 
@@ -128,12 +164,9 @@ def task_gradients(
     clock: Clock,
     state: NetState,
     memory: Memory,
-    block: int,
+    blocks: Blocks,
 ) -> PyTree:
-    """Gradient of each past task's stored examples, 0 for the others: leaves [T, ...].
-
-    `block` examples at a time, of one task: how many a task has is known only as it runs.
-    """
+    """Gradient of each past task's stored examples, 0 for the others: leaves [T, ...]."""
     tasks, places = spec.num_tasks, len(memory.filled)
     owner = jnp.where(memory.filled, memory.task, tasks)
     by_task = jnp.argsort(owner, stable=True)
@@ -141,11 +174,12 @@ def task_gradients(
     first = jnp.cumsum(stored) - stored
 
     def add_block(task: Array, i: Array, rows: PyTree) -> PyTree:
-        nth = i * block + jnp.arange(block)
-        mine = nth < stored[task]
-        place = by_task[jnp.minimum(first[task] + nth, places - 1)]
+        nth, count = i * blocks.size + jnp.arange(blocks.size), stored[task]
+        mine = nth < count
+        # Padding is the task's own examples again, of weight 0.
+        place = by_task[(first[task] + nth % jnp.maximum(count, 1)) % places]
         old = _memory.recall(spec, memory, place, mine)
-        share = jnp.sum(mine) / stored[task]
+        share = jnp.sum(mine) / jnp.maximum(count, 1)
 
         def loss(params):
             at = state._replace(params=params)
@@ -157,8 +191,9 @@ def task_gradients(
         return jax.tree.map(lambda all_, g: all_.at[task].add(g), rows, grads)
 
     def add_row(task: Array, rows: PyTree) -> PyTree:
-        blocks = (stored[task] + block - 1) // block
-        return jax.lax.fori_loop(0, blocks, partial(add_block, task), rows)
+        # By the clock, not by what is stored: lanes that share it then share the loop.
+        number = blocks.number(clock.task)
+        return jax.lax.fori_loop(0, number, partial(add_block, task), rows)
 
     rows = jax.tree.map(lambda p: jnp.zeros((tasks, *p.shape)), state.params)
     return jax.lax.fori_loop(0, clock.task, add_row, rows)  # past tasks only

@@ -53,23 +53,19 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     check(hyper)
     _shares.check(spec, hyper.capacity)
     size = hyper.replay_batch_size or spec.batch_size
+    rehearsed = _replay.rehearsing(
+        net, spec, size, hyper.weighting, hyper.replay_weight
+    )
 
     def extra(state):
         del state
         return {"shares": _shares.empty(spec, hyper.capacity)}
 
     def extra_loss(key, clock, params, learner, batch, logits):
-        pick, forward = (jax.random.fold_in(key, i) for i in range(2))
         memory = _memory.note(learner.extra["shares"].memory, batch)
 
         def rehearse(params, logits):
-            old, _ = _memory.sample(pick, spec, memory, size)
-            part = _replay.share(
-                hyper.weighting, hyper.replay_weight, batch, old, clock.task
-            )
-            recalled = _replay.logits_of(net, forward, params, learner, old.x)
-            replayed = _replay.mean_loss(spec, recalled, old)
-            return _replay.mixed(_replay.mean_loss(spec, logits, batch), replayed, part)
+            return rehearsed(key, params, learner, memory, batch, logits, clock.task)
 
         # The first task has nothing to rehearse, and does not pay for it.
         none = lambda params, logits: jnp.zeros(())

@@ -128,19 +128,20 @@ def held_out_rows(
 ) -> tuple[Array, Array]:
     """Rows [size] of minibatch i of the first `count` classes of `class_order`.
 
-    With their weights, 0 past the last row. Raises ValueError, while tracing, for a
+    In an order in which the classes are mixed; with their weights, 0 past the last row. Raises ValueError, while tracing, for a
     split that holds no examples.
     """
     _splits.check_split(split)
-    first, total = images.held_out[split]
-    per_class = total // images.num_classes
+    first, held = images.held_out[split]
+    per_class = held // images.num_classes
     if not per_class:
         how = f"make the stream with {split}_per_class=N"
         raise _splits.no_examples(split, how, _splits.EACH_CLASS)
     number = i * size + jnp.arange(size, dtype=jnp.int32)
-    example = jnp.minimum(number, count * per_class - 1)
+    total = count * per_class
+    example = jnp.minimum(_splits.spread(number, total), total - 1)
     rows = first + _rows(per_class, class_order, example)
-    return rows, (number < count * per_class).astype(jnp.float32)
+    return rows, (number < total).astype(jnp.float32)
 
 
 def take(images: Images, x: Array, y: Array, rows: Array, task: Array) -> Batch:

@@ -47,3 +47,20 @@ def split_arrays(data: Dataset, split: str) -> tuple[Array, Array]:
     return (
         (data.test_x, data.test_y) if split == "test" else (data.train_x, data.train_y)
     )
+
+
+def spread(number: Array, total: Array | int) -> Array:
+    """A fixed order of 0 .. total - 1 in which any first part is a fair sample.
+
+    `number` [B] is a place in that order, number s mod total for a step s that has no
+    factor in common with total and is close to the golden section of it; numbers from
+    total on stay where they are. Rows sorted by class are then read evenly. For a total
+    up to 2**20.
+    """
+    total = jnp.asarray(total, jnp.int32)
+    # Among 32 neighbours one at least is coprime to a number below 2**20.
+    steps = (0.6180340 * total).astype(jnp.int32) + jnp.arange(32, dtype=jnp.int32)
+    step = steps[jnp.argmax(jnp.gcd(steps, total) == 1)] % total
+    high, low = jnp.divmod(jnp.minimum(number, total - 1), 1024)  # products below 2**31
+    place = (high * step % total * 1024 % total + low * step) % total
+    return jnp.where(number < total, place, number)

@@ -17,8 +17,8 @@ are theirs for each scenario (`COEFFICIENTS`, in their units), translated to our
 
 Departures: 28 x 28 images, standardised (theirs are padded to 32 x 32); an epoch leaves
 its last incomplete batch out; the batches of rehearsal, half new and half stored, are 64
-in the first task; LwF, which they ran with van de Ven's code, is run on
-this protocol.
+in the first task; LwF, which they ran with van de Ven's code, is run on this protocol;
+GEM is the paper's, where their code's also trains on its stored examples.
 
 Published, mean and SD of 10 runs, and measured, mean, SD and 95 % bootstrap interval of
 the mean, 10 seeds, jax 0.10.2. All 360 runs took 52 minutes on two CPU cores, beside

@@ -12,6 +12,7 @@ import pytest
 from cl_bench.losses import squared_error
 from cl_bench.methods import _subspace, backprop, gpm, ogd
 from cl_bench.networks import cnn, mlp
+from cl_bench.types import Clock
 from tests import task_run, tiny
 from tests.reference import gpm as oracle_gpm
 from tests.reference import mlp as oracle_mlp
@@ -126,6 +127,49 @@ def test_gpm_threshold_0_is_fine_tuning():
         task_run.run(plain, DATA)[-1].end.net.params,
         rtol=1e-6, atol=1e-7,
     )  # fmt: skip
+
+
+NETWORKS = [
+    {}, {"activation": "crelu"}, {"activation": "fourier", "dropout": 0.3},
+    {"norm": "batch"}, {"norm": "layer", "spare_units": 2},
+    {"norm": "online", "input_norm": "ema", "activation": "prelu"},
+    {"activation": "adalin_tanh", "dropout": 0.2, "spare_units": 1}, {"widths": ()},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["by gradients", "by inputs", "edges"])
+@pytest.mark.parametrize("options", NETWORKS, ids=repr)
+def test_gpm_projects_the_gradient_of_backprop_in_any_network(options, how):
+    spec = SPEC._replace(batch_size=100 if how == "by gradients" else 2)
+    net = mlp.make(spec, **{"widths": (8, 6), **options})
+    batch = jax.tree.map(jnp.asarray, tiny.at(tiny.batches(1), 0))
+    clock = Clock(jnp.int32(3), jnp.int32(1), jnp.int32(3))
+    method = gpm.make(net, spec, gpm.Hyper(bias="train"))
+    learner, rng = method.init(tiny.KEY), np.random.default_rng(0)
+    projections = {}
+    for name, zeros in learner.extra["projections"].items():
+        basis = np.linalg.qr(rng.normal(size=(len(zeros), 3)))[0]
+        projections[name] = jnp.asarray(basis @ basis.T, jnp.float32)
+    state, edges = learner.net, {}
+    if how == "edges":
+        for name, layer in state.params.items():
+            edges[name] = jnp.asarray(rng.random(layer["kernel"].shape) < 0.6)
+        state = state._replace(edges=edges)
+    learner = learner._replace(net=state, extra={"projections": projections})
+    after, found = method.step(tiny.step_key(0), clock, batch, learner)
+
+    plain = backprop.make(net, spec, backprop.Hyper())
+    other, expected = plain.step(
+        tiny.step_key(0), clock, batch, plain.init(tiny.KEY)._replace(net=state)
+    )
+    grads = dict(expected.grads)
+    for name, p in projections.items():
+        kernel = grads[name]["kernel"]
+        kernel = np.where(edges.get(name, True), kernel - p @ kernel, 0.0)
+        grads[name] = {**grads[name], "kernel": kernel}
+    chex.assert_trees_all_close(found.grads, grads, atol=1e-6)
+    chex.assert_trees_all_equal(found.logits, expected.logits)
+    chex.assert_trees_all_equal(after.net.stats, other.net.stats)
 
 
 def test_gpm_leaves_a_head_with_outputs_of_its_own():

@@ -91,6 +91,12 @@ def test_every_training_regime_takes_as_many_steps():
     assert steps == {3 * 30}
 
 
+def test_the_first_held_out_images_are_of_both_classes():
+    for task in range(5):
+        y = held_out(make(held_out_batch=10), task, now=4).y[:20]
+        assert 6 <= (y == y.min()).sum() <= 14
+
+
 def test_held_out_images_are_all_of_the_tasks_own_whatever_it_trains_on():
     stream = make(training="joint")
     test_y = stream.load().test_y

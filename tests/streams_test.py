@@ -224,6 +224,17 @@ def test_a_set_without_a_test_part_says_so():
         )
 
 
+@pytest.mark.parametrize("total", [*range(1, 41), 980, 30_030, 2**20 - 1])
+def test_a_spread_order_has_every_number_once_and_is_even(total):
+    places = jnp.arange(total + 2)
+    found = np.asarray(_splits.spread(places, total))
+    assert np.array_equal(np.sort(found), places)
+    assert found[total:].tolist() == [total, total + 1]
+    for part in (50, 200):
+        share = np.mean(found[:part] < total // 2)
+        assert part > total // 2 or abs(share - 0.5) < 0.05
+
+
 def test_the_first_examples_only():
     stream = _make(permuted, examples=10)
     whole, few = _make(permuted).load(), stream.load()

@@ -2,13 +2,15 @@
 
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 from flax import struct
+from jax import Array
 from jax.lax import stop_gradient
 
 from cl_bench import optimizers, shapes
 from cl_bench.methods import _freeze, _subspace
-from cl_bench.methods._compose import compose
+from cl_bench.methods._compose import Forward, compose
 from cl_bench.types import GradTransform, Method, Network, StreamSpec
 from cl_bench.units import layer_inputs
 
@@ -61,8 +63,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
 
     Only with SGD do the weights themselves stay in the complement: momentum from before
     a boundary, Adam's division and weight decay leave it. Memory: P of each layer.
-    As G = h^T delta, it is the inputs h [B, in] that are projected: in^2 B
-    multiplications a layer and step instead of in^2 out. `Signals.grads` are projected.
+    `Signals.grads` are projected, but still with those of frozen biases.
 
     Raises ValueError for convolutions and for options that do not exist.
     """
@@ -79,30 +80,12 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         if not (name == net.head and free_head)
     }
     readers = {module for unit in net.units for module in unit.outgoing}
-    writes = {module: unit.name for unit in net.units for module in unit.incoming}
-    taps_of = {**writes, net.head: "logits"}
+    forward = _projecting(net, spec, sizes)
 
     def extra(state):
         del state
         zeros = {name: jnp.zeros((size, size)) for name, size in sizes.items()}
         return {"projections": zeros}
-
-    def forward(key, learner, state, x):
-        """`net.apply`; the gradient of a kernel is that of inputs h - h P."""
-        kernels = {name: state.params[name]["kernel"] for name in sizes}
-        held = dict(state.params)
-        for name, kernel in kernels.items():
-            held[name] = {**held[name], "kernel": stop_gradient(kernel)}
-        at, taps = state._replace(params=held), {}
-        inputs = layer_inputs(
-            net.units, kernels, net.apply(at, x, train=True, key=key)[1]
-        )
-        for name, projection in learner.extra["projections"].items():
-            h = stop_gradient(inputs[name])
-            # Of value 0; its gradient is all that the kernel gets.
-            moved = kernels[name] - stop_gradient(kernels[name])
-            taps[taps_of[name]] = (h - h @ projection) @ moved
-        return net.apply(at, x, train=True, key=key, taps=taps)
 
     def end_task(key, clock, train, learner):
         del key
@@ -124,6 +107,65 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         grad_transforms=(frozen,) if hyper.bias == "freeze_after_first" else (),
         end_task=end_task,
     )
+
+
+def _projecting(net: Network, spec: StreamSpec, sizes: dict[str, int]) -> Forward:
+    """`net.apply` in which the gradients G of these kernels are G - P G.
+
+    G = h^T delta, so that of a small batch the inputs h [B, in] are projected instead:
+    in (in + 2 out) B multiplications a layer, counting what is done twice, against in^2
+    out. Each layer has the cheaper one; one with forbidden edges the second.
+    """
+    widths = {name: k.shape[1] for name, k in shapes.kernels(net).items()}
+    by_inputs = {
+        n: spec.batch_size * (size + 2 * widths[n]) < size * widths[n]
+        for n, size in sizes.items()
+    }
+    taps_of = {module: unit.name for unit in net.units for module in unit.incoming}
+    taps_of[net.head] = "logits"
+
+    def forward(key, learner, state, x):
+        projections, params = learner.extra["projections"], dict(state.params)
+        edges, moved = state.edges or {}, {}
+        for name, projection in projections.items():
+            kernel = params[name]["kernel"]
+            if by_inputs[name] and name not in edges:
+                held = stop_gradient(kernel)
+                moved[name] = kernel - held
+            else:
+                # Edges that may not be have no gradient, before and after P.
+                kernel = jnp.where(edges.get(name, True), kernel, 0.0)
+                held = _in_complement(kernel, projection)
+            params[name] = {**params[name], "kernel": held}
+        at, inputs, taps = state._replace(params=params), {}, {}
+        if moved:
+            acts = net.apply(at, x, train=True, key=key)[1]
+            inputs = layer_inputs(net.units, moved, acts)
+        for name, of_value_0 in moved.items():
+            h = stop_gradient(inputs[name])
+            # Its gradient is all that the kernel gets.
+            taps[taps_of[name]] = (h - h @ projections[name]) @ of_value_0
+        return net.apply(at, x, train=True, key=key, taps=taps)
+
+    return forward
+
+
+@jax.custom_vjp
+def _in_complement(kernel: Array, projection: Array) -> Array:
+    """The kernel itself; its gradient G becomes G - P G."""
+    del projection
+    return kernel
+
+
+def _kept(kernel: Array, projection: Array) -> tuple[Array, Array]:
+    return kernel, projection
+
+
+def _projected(projection: Array, g: Array) -> tuple[Array, Array]:
+    return g - projection @ g, jnp.zeros_like(projection)
+
+
+_in_complement.defvjp(_kept, _projected)
 
 
 def _without_biases(names, key, clock, grads, state, own):

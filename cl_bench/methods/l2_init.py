@@ -31,7 +31,8 @@ class Hyper(optimizers.OptimHyper):
 
     `convention`: what `strength` multiplies, ||d||^2 ('paper') or half of it ('code').
     `huber_delta`: where the norm 'huber' turns from a square into a line.
-    `reference`: 'initial', or 'resampled', an initialisation drawn anew at every step.
+    `reference`: 'initial', or 'resampled', an initialisation drawn anew at every step,
+    which at batch 1 costs more than the rest of the step.
     `affine`: whether the parameters of normalisations and activations count too.
     """
 
@@ -44,7 +45,7 @@ class Hyper(optimizers.OptimHyper):
 
 
 def check(hyper: Hyper) -> None:
-    """Raise ValueError for a convention or a norm that does not exist or does not fit."""
+    """Raise ValueError for a convention, norm or reference that is none, or unfit."""
     if hyper.convention not in CONVENTIONS:
         raise ValueError(
             f"convention={hyper.convention!r} is none of {', '.join(CONVENTIONS)}"
@@ -66,9 +67,10 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     """Loss + strength R(theta - theta_0) over all weights and biases.
 
     R(d) = ||d||_2^2, ||d||_1, or the sum of Huber's function: d^2 / 2 up to
-    |d| = huber_delta and huber_delta (|d| - huber_delta / 2) beyond. In the code's convention, SGD with step size a is
-    theta <- (1 - a strength) theta + a strength theta_0 - a g; the paper's has twice
-    that strength. With Adam the penalty passes through the moments, as in the code.
+    |d| = huber_delta and huber_delta (|d| - huber_delta / 2) beyond. theta_0 are the
+    first parameters, or new ones at every step. In the code's convention, SGD with step
+    size a is theta <- (1 - a strength) theta + a strength theta_0 - a g; the paper's has
+    twice that strength. With Adam the penalty passes through the moments, as in the code.
     """
     check(hyper)
     factor = 0.5 if hyper.convention == "code" else 1.0

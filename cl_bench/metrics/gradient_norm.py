@@ -10,8 +10,9 @@ from cl_bench.types import Metric, Network, StreamSpec
 def make(net: Network, spec: StreamSpec) -> Metric:
     """`gradient_norm`: mean over the task's steps of the L2 norm of the gradient.
 
-    The norm is over all parameters at once, of the gradient that the optimiser gets:
-    after penalties and gradient noise, before moments and step size. It is taken at
+    The norm is over all parameters at once, of the gradient of the loss and of what the
+    method adds to it (penalties, rehearsal), before what it does to that gradient
+    (noise, projections, but for those of `gpm`), moments and step size. It is taken at
     every step, which is one more pass over all gradients: at batch size 1, where a step
     is little more than such passes, it shows in the speed.
     """

@@ -74,7 +74,7 @@ LABELS = {
     BEST: Label(
         "Best test accuracy in the task",
         **_SCORE,
-        formula="the largest at the end of a segment (as Dohare et al. 2024 plot)",
+        formula="the largest test accuracy at the end of a segment of the task",
     ),
     AVERAGE: Label(
         "Average accuracy so far",

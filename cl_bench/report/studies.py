@@ -133,7 +133,7 @@ def _with_average(records: pa.Table) -> pa.Table:
 
 
 def _with_best(records: pa.Table, index: np.ndarray) -> pa.Table:
-    """The records with the best segment so far of each run's tasks, on every row."""
+    """The records with the best segment of a run's task, on all rows of that task."""
     if "segment_test_accuracy" not in records.column_names:
         return records
     values = numbers(records, "segment_test_accuracy")

@@ -1,4 +1,4 @@
-"""What a score costs to find: the best of so many settings, as a function of how many."""
+"""What a score costs to find: the best of so many settings, by how many."""
 
 import math
 from typing import NamedTuple
@@ -89,11 +89,11 @@ def weights(settings: int, trials: int) -> Floats:
 
 
 def expected(scores: Floats, values: Floats, trials: int, higher: bool) -> Floats:
-    """[S, ...] expected value, on each seed, of the setting chosen after `trials` on the others.
+    """Expected value, on each seed, of the setting chosen after `trials` on the others.
 
-    scores are [N, S], values [N, S, ...]. A setting is chosen by its mean score on the other
-    seeds, so that a lucky run does not choose itself; of a single seed, on that. Settings
-    of equal score share their weight.
+    scores are [N, S], values [N, S, ...], the result is [S, ...]. A setting is chosen by
+    its mean score on the other seeds, so that a lucky run does not choose itself; of a
+    single seed, on that. Settings of equal score share their weight.
     """
     number, seeds = scores.shape
     odds = weights(number, trials)

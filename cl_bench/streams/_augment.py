@@ -37,7 +37,7 @@ def augment(
 
 
 def check_crop(dataset: str, shape: tuple[int, ...], padding: int) -> None:
-    """Raise ValueError for a crop padded by more than the image of `shape` [H, W, C]."""
+    """Raise ValueError for a crop padded by a side of the image [H, W, C] or more."""
     smallest = min(shape[:2])
     if not 0 <= padding < smallest:
         raise ValueError(

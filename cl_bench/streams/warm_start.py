@@ -95,8 +95,8 @@ def make(
     # paper, and this stream, train on the chunk alone.
 
     Raises ValueError for chunks that are more than the set, a batch larger than the
-    smallest task, lists of other lengths than `chunks`, and a crop padded by more than
-    the image.
+    smallest task, lists of other lengths than `chunks`, and a crop padded by the side
+    of the image or more.
     """
     plan = _chunks.make_plan(
         preset, chunks, cumulative, label_noise, epochs, batch_size, num_tasks
@@ -146,9 +146,9 @@ def make(
         by = jax.random.randint(label_key, (total,), 1, images.num_classes)
         other = jnp.remainder(true + by, images.num_classes)
         count = jnp.asarray(counts)[task]
-        task_key = jax.random.fold_in(own_key, task)
-        table = _shuffle.shuffled_epochs(task_key, count, size)
-        moves = jax.random.fold_in(task_key, 0)
+        table_key = jax.random.fold_in(own_key, task)
+        table = _shuffle.shuffled_epochs(table_key, count, size)
+        moves = jax.random.fold_in(jax.random.fold_in(own_key, len(steps)), task)
         labels = jnp.where(jnp.asarray(wrong), other, true)
         return Task(order, labels, table, moves, jnp.asarray(task, jnp.int32))
 

@@ -81,6 +81,8 @@ def test_agem_projection():
     assert abs(found["a"] @ against["a"]) < 1e-5
     chex.assert_trees_all_close(found["a"], oracle_gem.agem(g["a"], against["a"]))
     chex.assert_trees_all_equal(agem.project(g, {"a": 0 * g["a"]}), g)
+    tiny_one = {"a": np.float32(1e-25) * against["a"]}  # its square is 0
+    chex.assert_trees_all_close(agem.project(g, tiny_one), found, rtol=1e-5)
 
 
 # ---- limits

@@ -94,11 +94,17 @@ def _away_from(
 
 def project(grads: PyTree, reference: PyTree) -> PyTree:
     """g - (g . r / r . r) r where g . r < 0, else g itself."""
-    along = _dot(grads, reference)
+    # In units of its largest entry: where every stored example is answered without
+    # doubt r is as small as 1e-20, and its square would be 0.
+    sizes = [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(reference)]
+    largest = jnp.max(jnp.stack(sizes))
+    unit = jnp.where(largest > 0, largest, 1.0)
+    direction = jax.tree.map(lambda r: r / unit, reference)
+    along = _dot(grads, direction)
     conflict = along < 0
-    share = along / jnp.where(conflict, _dot(reference, reference), 1.0)
+    share = along / jnp.where(conflict, _dot(direction, direction), 1.0)
     return jax.tree.map(
-        lambda g, r: jnp.where(conflict, g - share * r, g), grads, reference
+        lambda g, r: jnp.where(conflict, g - share * r, g), grads, direction
     )
 
 

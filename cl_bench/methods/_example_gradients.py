@@ -38,7 +38,7 @@ def make(net: Network, spec: StreamSpec) -> Sums:
 def is_dense(net: Network, spec: StreamSpec) -> bool:
     """Whether each module is h @ kernel (+ bias), of an input that apply returns."""
     state = shapes.state(net)
-    writes, reads = _wiring(net)
+    writes, reads = wiring(net)
     one = all(len(u.incoming) == len(u.outgoing) == u.repeat == 1 for u in net.units)
     if not one or set(state.params) != set(writes):
         return False
@@ -53,7 +53,7 @@ def is_dense(net: Network, spec: StreamSpec) -> bool:
     )
 
 
-def _wiring(net: Network) -> tuple[dict[str, str], dict[str, str]]:
+def wiring(net: Network) -> tuple[dict[str, str], dict[str, str]]:
     """Module -> the tap on its output; module -> the activation that it reads."""
     writes = {m: unit.name for unit in net.units for m in unit.incoming}
     reads = {m: unit.name for unit in net.units for m in unit.outgoing}
@@ -61,7 +61,7 @@ def _wiring(net: Network) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _dense(net, state: NetState, x, directions: Directions, count: int, power: int):
-    size, (writes, reads) = SIZES[power], _wiring(net)
+    size, (writes, reads) = SIZES[power], wiring(net)
     widths = {tap: len(state.params[m]["kernel"][0]) for m, tap in writes.items()}
     taps = {tap: jnp.zeros((len(x), width)) for tap, width in widths.items()}
 

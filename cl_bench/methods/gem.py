@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,11 +86,14 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     memory = partial(_memory.empty, spec, capacity, "ring")
     blocks = Blocks(hyper.memory_per_task, lambda task: 1)
     transform = _into_cone(net, spec, memory, blocks, hyper)
-    parts: dict[str, Any] = {
-        "grad_transforms": (transform,),
-        "extra_loss": _rehearsal(net, spec, hyper),
-    }
-    return remembering(compose(net, spec, optimizers.make(hyper), **parts))
+    base = compose(
+        net,
+        spec,
+        optimizers.make(hyper),
+        grad_transforms=(transform,),
+        extra_loss=_rehearsal(net, spec, hyper),
+    )
+    return remembering(base)
 
 
 def _sharing(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:

@@ -11,6 +11,7 @@ from jax.lax import stop_gradient
 from cl_bench import optimizers, shapes
 from cl_bench.methods import _freeze, _subspace
 from cl_bench.methods._compose import Forward, compose
+from cl_bench.methods._example_gradients import wiring
 from cl_bench.types import GradTransform, Method, Network, StreamSpec
 from cl_bench.units import layer_inputs
 
@@ -72,19 +73,19 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     # bias='train', go free. The released code's first task keeps one direction fewer
     # than the paper's criterion asks for; the criterion is followed.
     check(hyper)
-    shapes.require_dense(shapes.kernels(net), "gpm")
+    kernels = shapes.kernels(net)
+    shapes.require_dense(kernels, "gpm")
     free_head = _freeze.head_is(spec, hyper.head, "train")
     sizes = {
-        name: layer["kernel"].shape[0]
-        for name, layer in shapes.params(net).items()
+        name: kernel.shape
+        for name, kernel in kernels.items()
         if not (name == net.head and free_head)
     }
-    readers = {module for unit in net.units for module in unit.outgoing}
-    forward = _projecting(net, spec, sizes)
+    _, reads = wiring(net)
 
     def extra(state):
         del state
-        zeros = {name: jnp.zeros((size, size)) for name, size in sizes.items()}
+        zeros = {name: jnp.zeros((rows, rows)) for name, (rows, _) in sizes.items()}
         return {"projections": zeros}
 
     def end_task(key, clock, train, learner):
@@ -93,7 +94,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         grown = hyper.threshold_growth * clock.task
         own = {}
         for name, projection in learner.extra["projections"].items():
-            threshold = hyper.threshold if name in readers else hyper.input_threshold
+            threshold = hyper.threshold if name in reads else hyper.input_threshold
             own[name] = _subspace.grow(projection, inputs[name], threshold + grown)
         return learner._replace(extra={**learner.extra, "projections": own})
 
@@ -103,26 +104,24 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         spec,
         optimizers.make(hyper),
         extra=extra,
-        forward=forward,
+        forward=_projecting(net, spec, sizes),
         grad_transforms=(frozen,) if hyper.bias == "freeze_after_first" else (),
         end_task=end_task,
     )
 
 
-def _projecting(net: Network, spec: StreamSpec, sizes: dict[str, int]) -> Forward:
-    """`net.apply` in which the gradients G of these kernels are G - P G.
+def _projecting(net: Network, spec: StreamSpec, sizes: dict[str, tuple]) -> Forward:
+    """`net.apply` in which the gradients G [in, out] of these kernels are G - P G.
 
     G = h^T delta, so that of a small batch the inputs h [B, in] are projected instead:
     in (in + 2 out) B multiplications a layer, counting what is done twice, against in^2
     out. Each layer has the cheaper one; one with forbidden edges the second.
     """
-    widths = {name: k.shape[1] for name, k in shapes.kernels(net).items()}
     by_inputs = {
-        n: spec.batch_size * (size + 2 * widths[n]) < size * widths[n]
-        for n, size in sizes.items()
+        name: spec.batch_size * (rows + 2 * columns) < rows * columns
+        for name, (rows, columns) in sizes.items()
     }
-    taps_of = {module: unit.name for unit in net.units for module in unit.incoming}
-    taps_of[net.head] = "logits"
+    taps_of, _ = wiring(net)
 
     def forward(key, learner, state, x):
         projections, params = learner.extra["projections"], dict(state.params)

@@ -156,7 +156,7 @@ def _bases(threshold: float, reading: Reading, probe: Probe) -> dict[str, Array]
     batch = read_test(reading, probe, probe.clock.task, reading.examples)
     acts = {**probe.predict(probe.learner, batch)[1], "x": batch.x}
     params = probe.learner.net.params
-    kernels = {name: params[name]["kernel"] for name in shapes.kernels(reading.net)}
+    kernels = {name: layer["kernel"] for name, layer in params.items()}
     inputs = units.layer_inputs(reading.net.units, kernels, acts)
     real = (batch.weight > 0.0)[:, None]
     return {

@@ -1,4 +1,4 @@
-"""Lanes of one group as one compiled program: the only place with jit, vmap and shards.
+"""Lanes of one group as one compiled program: no other module compiles or shards runs.
 
 A lane is one seed with one setting of the traced hyper-parameters. Lanes are sharded
 over local devices; within a device they run vmapped or one after another.

@@ -11,11 +11,11 @@ of them; a segment is an epoch of the first increment, so later ones have more.)
 
     python -m cl_bench.main --config=experiments/class_incremental.py:MODE \\
         --workdir=results/class_incremental
-    MODE  smoke   a minute or two: 3 increments of a 100-class set, a network of width 4
+    MODE  smoke   a minute or two: 3 increments of 5 classes, a network of width 4
           full    20 increments of CIFAR-100, width 64, 15 seeds, a GPU
 
-`smoke` runs on `imagenet_resized/32x32`, for CIFAR-100 may not be there; the benchmark's
-name in its records says so. Published, all 100 classes (digitised from the paper's
+`smoke` runs on `imagenet_resized/32x32`, not CIFAR-100, which may not be there; the
+benchmark's name in its records says so. Published, all 100 classes (digitised from the paper's
 figure): continual backprop 76.1, retrained 76.1, shrink and perturb 74.5, head reset
 73.7, backprop 71.1 %. Nothing of `full` has been measured here.
 """

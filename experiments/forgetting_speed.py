@@ -1,4 +1,4 @@
-"""What a method that remembers adds to plain Adam: a benchmark of seconds, and no test.
+"""What a method that remembers adds to the time of plain Adam: a benchmark, and no test.
 
     python experiments/forgetting_speed.py                   # all arms
     python experiments/forgetting_speed.py --only=adam,ewc --steps=500
@@ -9,7 +9,8 @@ with the accuracy matrix. The arms take turns, task after task, so that a neighb
 load falls on all of them; `ratio` is of the summed seconds. `Fisher` is EWC's share: its
 seconds minus those with a Fisher of one minibatch.
 
-Published beside it: van de Ven's PyTorch code takes 226 s for EWC on two cores.
+Beside it: van de Ven's PyTorch code takes 226 s for EWC on two cores of another machine
+(a time we were given, not one we measured).
 
 Measured (jax 0.10.2, one core of an AMD EPYC virtual machine with other work on it):
 

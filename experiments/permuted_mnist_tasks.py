@@ -102,7 +102,7 @@ def _optimizer(protocol: str) -> dict[str, Any]:
 
 
 def sweep(add, config):
-    """The arms that either source reports."""
+    """Arms of both sources; of theirs, GEM and OGD are not run."""
     _, protocol, mode = config.study.split("-")
     base = _optimizer(protocol)
     if mode == "checks":

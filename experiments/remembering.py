@@ -12,9 +12,9 @@ the start. Strengths of EWC, SI and LwF are theirs for each scenario.
     MODE      full    10 seeds
               smoke   digits, 2 tasks, seconds
 
-Arms: penalties (EWC, SI), distillation (LwF), rehearsal of 100 stored images a class
-(theirs is class-balanced, ours a reservoir), DER++ and A-GEM with as many, generative
-replay, GPM (SGD at 0.01), Bayesian gradient descent, training on all tasks so far and on
+Arms: penalties (EWC, SI), distillation (LwF), rehearsal of 1,000 images, an equal random
+share of each task (theirs: 100 of each class), DER++ (1,000 in a reservoir) and A-GEM (the
+last 200 of each task), generative replay, GPM (SGD at 0.01), Bayesian gradient descent, training on all tasks so far and on
 all tasks at once. Where the task is known, also one network a task (as large, and with
 100 units a layer for the parameters of one), PackNet, HAT, progressive networks,
 adapters kept per task, and features frozen after the first task.

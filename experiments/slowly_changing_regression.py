@@ -18,12 +18,12 @@ steps. The linear baseline is what a network without any learned feature reaches
           methods  as `one`: ReLU with L2, shrink and perturb, continual backprop
 
 Measured with jax 0.10.2 on two shared CPU cores, no run diverged. Mean squared error
-with a 95 % bootstrap interval over seeds; "over linear" is the paired difference.
+with a 95 % bootstrap interval over seeds; "minus linear" is the paired difference.
 
 `full,one`, 100 seeds, bins of 40,000 steps as in the paper (932 s for 2.1 G lane-steps
 beside other work; one core alone does 10 M lane-steps/s):
 
-                 tasks 1-4       tasks 147-150     tasks 297-300     there, over linear
+                 tasks 1-4       tasks 147-150     tasks 297-300     there, minus linear
     ReLU         .64 [.57 .72]   1.13 [1.04 1.24]  1.26 [1.14 1.40]  +.42 [+.33 +.52]
     leaky ReLU   .63 [.57 .71]    .95 [ .90 1.01]   .93 [ .87 1.00]  +.09 [+.07 +.10]
     tanh         .36 [.33 .41]    .81 [ .75  .86]   .81 [ .76  .86]  -.03 [-.07 +.00]

@@ -12,8 +12,9 @@ last task; `full_reset` starts anew with every task.
     MODE    smoke   2,000 images, a few epochs, a small network: a minute or two
             full    the protocol with a ResNet-18, 5 seeds, a GPU
 
-AdamW with step size and weight decay 1e-3, as Lee et al.; epochs are fixed (the stream
-says what that departs from). Nothing of `full` has been measured here.
+AdamW with step size and weight decay 1e-3, as Lee et al.; epochs are fixed (Ash and
+Adams, and DASH, train until nearly all training images are right; see
+`cl_bench/streams/warm_start.py`). Nothing of `full` has been measured here.
 """
 
 from typing import Any

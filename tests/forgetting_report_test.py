@@ -14,10 +14,12 @@ from cl_bench.atomic import write_json
 from cl_bench.report import (
     accuracies,
     forgetting,
+    palette,
     panels,
     references,
     scores,
     studies,
+    sweeps,
     transfer,
 )
 from cl_bench.report.accuracies import Accuracies
@@ -155,7 +157,8 @@ def test_numbers_of_an_arm_by_hand(tmp_path):
     assert found["stability_gap"].estimate == pytest.approx(100 * 1.1 / 3)
     assert found["forward_transfer"].estimate == pytest.approx(15 + shift)
     assert set(found) == set(forgetting.NUMBERS)
-    for name in ("intransigence", "normalised_plasticity"):  # nothing to compare with
+    # Nothing to compare with:
+    for name in ("intransigence", "normalised_plasticity", "transfer_of_learning"):
         assert np.isnan(found[name].estimate)
 
 
@@ -181,6 +184,17 @@ def test_class_incremental_has_no_forward_transfer(tmp_path):
     assert found["average_accuracy"].estimate == pytest.approx(81)
     arm = panel_of(folder).arms[0]
     assert "class-incremental" in forgetting.no_forward_transfer(arm)
+
+
+def test_task_incremental_has_forward_transfer_with_a_single_head_only(tmp_path):
+    folder = make_study(tmp_path / "own", scenario="task")
+    assert np.isnan(numbers_of(folder)["forward_transfer"].estimate)
+    reason = forgetting.no_forward_transfer(panel_of(folder).arms[0])
+    assert "outputs of a future task" in reason
+    shared = {"single_head": True}
+    folder = make_study(tmp_path / "one", scenario="task", stream=shared)
+    assert numbers_of(folder)["forward_transfer"].estimate == pytest.approx(16)
+    assert forgetting.no_forward_transfer(panel_of(folder).arms[0]) == ""
 
 
 def test_without_evaluations_in_between(tmp_path):
@@ -246,6 +260,20 @@ def test_the_baseline_of_others_is_not_trained_on_all_tasks_together(tmp_path):
     assert found is not None and found.label == "backprop apart"
     alone = panel._replace(arms=[a for a in panel.arms if a.training == "joint"])
     assert scores.baseline(alone, "fake") is alone.arms[0]
+
+
+def test_joint_training_is_a_family_of_its_own(tmp_path):
+    better = {"backprop together": 0.1, "backprop apart": 0.05}
+    arms = ("backprop apart", "backprop worse", "backprop together", "ewc")
+    training = {"backprop together": "joint"}
+    panel = panel_of(make_study(tmp_path, arms=arms, better=better, training=training))
+    shown, reduced = sweeps.shown(panel, most=3)
+    assert reduced
+    assert [a.label for a in shown] == ["backprop apart", "backprop together", "ewc"]
+    assert all(sweep.setting != "stream.training" for sweep in sweeps.sweeps(panel))
+    strokes = palette.strokes(panel.arms[::-1])
+    dark = [label for label, s in strokes.items() if s.colour == palette.BACKPROP]
+    assert dark in (["backprop apart"], ["backprop worse"])
 
 
 def test_intransigence_is_against_joint_training_at_its_end(tmp_path):

@@ -65,9 +65,10 @@ def test_gap_to_the_fresh_network_is_paired(folder):
     found = losses(panel_of(folder))
     gap = 81 - (83 - 0.5 * 37.5)
     assert found["backprop"].gap == pytest.approx((gap,) * 3)
-    assert (found["backprop"].fresh, found["backprop"].gap_pairs) == ("full_reset", 3)
+    fresh = "full_reset (oracle)"
+    assert (found["backprop"].fresh, found["backprop"].gap_pairs) == (fresh, 3)
     assert found["continual_backprop"].gap.estimate == pytest.approx(-3)  # it is ahead
-    assert found["full_reset"].fresh == "" and np.isnan(found["full_reset"].gap.low)
+    assert found[fresh].fresh == "" and np.isnan(found[fresh].gap.low)
     alone = losses(panel_of(folder, keep="backprop"))["backprop"]
     assert alone.fresh == "" and np.isnan(alone.gap.estimate) and not alone.gap_pairs
 
@@ -131,13 +132,14 @@ def test_csv(tmp_path, monkeypatch):
     with open(tmp_path / "tables" / "plasticity.csv", newline="") as file:
         rows = {row["arm"]: row for row in csv.DictReader(file)}
     found = rows["backprop"]
-    assert list(rows) == list(ARMS) and found["unit"] == "%"
+    marked = [f"{a} (oracle)" if a == "full_reset" else a for a in ARMS]
+    assert list(rows) == marked and found["unit"] == "%"
     assert (found["first_tasks"], found["last_tasks"], found["runs"]) == ("2", "4", "3")
     assert float(found["plasticity_loss"]) == pytest.approx(0.5 * 37)
     assert float(found["all_tasks"]) == pytest.approx(83 - 0.5 * 19.5 + 1)
     assert float(found["gap_to_fresh_network_low"]) == pytest.approx(16.75)
     assert found["sample_plasticity_loss"] == ""
-    assert rows["full_reset"]["oracle"] == "True"
+    assert rows["full_reset (oracle)"]["oracle"] == "True"
 
 
 @needs_extra

@@ -248,6 +248,22 @@ def test_unfinished_study_says_so(tmp_path, no_figures):
     assert "have not reached their last task" in (tmp_path / "report.html").read_text()
 
 
+@needs_extra
+def test_an_oracle_is_marked_wherever_its_arm_stands(built):
+    for name in ("summary", "plasticity", "curves", "cost"):
+        rows = read_csv(built / "tables" / f"{name}.csv")
+        named = {row["arms" if name == "cost" else "arm"] for row in rows}
+        assert "full_reset" not in named and "full_reset (oracle)" in named, name
+    markup = (built / "report.html").read_text()
+    names = names_in(json.loads(Page(markup).scripts[0]))
+    assert "full_reset" not in names and "full_reset (oracle)" in names
+    cells = re.findall(r'<th scope="row">(.*?)</th>', markup, re.DOTALL)
+    own = [cell for cell in cells if "full_reset" in cell]
+    assert len(own) >= 4 and all("full_reset (oracle)" in cell for cell in own)
+    prose = re.sub(r"<(script|code)\b.*?</\1>|<[^>]*>", " ", markup, flags=re.DOTALL)
+    assert not re.search(r"full_reset(?! \(oracle\))", prose)
+
+
 def test_two_studies_with_the_same_arms_are_told_apart(tmp_path, tables_only):
     one = make_study(tmp_path / "one", name="wide")
     two = make_study(tmp_path / "two", name="narrow", shift=-0.1)
@@ -446,7 +462,7 @@ def test_tables_have_headers_and_figures_captions(built):
     assert scopes and set(scopes) == {"col", "row"}
     charts = [a for _, a in page.tags if a.get("class") == "chart"]
     assert charts and all(a["role"] == "img" and a["aria-label"] for a in charts)
-    assert "oracle" in page.text and "share of hidden units" in page.text
+    assert "share of hidden units" in page.text
     assert "abc123" in page.text and "'--config=a b.py'" in page.text
 
 

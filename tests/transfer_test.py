@@ -51,6 +51,8 @@ def test_numbers_with_a_reference_by_hand():
     assert transfer.forward_transfer(R, B) == pytest.approx(fwt)
     joint = [0.85, 0.7, 0.9]
     assert transfer.intransigence(R, joint) == pytest.approx((0.05 + 0.1 - 0.05) / 3)
+    gained = transfer.transfer_of_learning(R, [0.9, 0.8, 0.9])
+    assert gained == pytest.approx((-0.1 - 0.2 + 0.05) / 3)
     plastic = transfer.normalised_plasticity(R, [0.9, 0.8, 0.95])
     assert plastic == pytest.approx((0.8 / 0.9 + 0.6 / 0.8 + 1) / 3)
     assert np.isnan(transfer.normalised_plasticity(R, [0.9, 0.0, 0.95]))
@@ -125,12 +127,13 @@ def test_one_task_has_nothing_to_forget():
     assert np.isnan(transfer.forward_transfer(one, [0.1]))
     assert "only one task" in transfer.no_forward_transfer(one, [0.1])
     assert np.isnan(anytime.min_accuracy([[0.5], [0.7]], [0, 0]))
-    assert np.isnan(anytime.stability_gap(one, [[0.5], [0.7]], [0, 0]))
+    assert np.isnan(anytime.stability_gap([[0.5], [0.7]], [0, 0]))
 
 
 def test_why_there_is_no_forward_transfer():
     assert transfer.no_forward_transfer(R, B) == ""
     assert "class-incremental" in transfer.no_forward_transfer(R, B, "class")
+    assert "outputs of a future task" in transfer.no_forward_transfer(R, B, "task")
     assert "untrained" in transfer.no_forward_transfer(R, [NAN] * 3, "domain")
     seen = np.where(np.tri(3), R, NAN)
     assert "before it was learned" in transfer.no_forward_transfer(seen, B)
@@ -161,9 +164,40 @@ def test_anytime_by_hand(name):
 
 def test_stability_gap_by_hand():
     gap = ((0.8 - 0.4) + (0.9 - 0.3) + (0.6 - 0.5)) / 3
-    assert anytime.stability_gap(R, A, TRAINED) == pytest.approx(gap)
-    both = anytime.stability_gap(np.stack([R, R]), np.stack([A, A]), TRAINED)
-    np.testing.assert_allclose(both, gap)
+    assert anytime.stability_gap(A, TRAINED) == pytest.approx(gap)
+    np.testing.assert_allclose(anytime.stability_gap(np.stack([A, A]), TRAINED), gap)
+
+
+def test_the_stability_gap_starts_from_the_evaluation_before_the_task():
+    lower = A.copy()
+    lower[1, 0] = 0.6  # task 1 at the end of its own training
+    gap = ((0.6 - 0.4) + (0.9 - 0.3) + (0.6 - 0.5)) / 3
+    assert anytime.stability_gap(lower, TRAINED) == pytest.approx(gap)
+    # Where the lowest point is above it, nothing was lost.
+    lower[2, 0] = 0.7
+    gap = ((0.6 - 0.7) + (0.9 - 0.3) + (0.6 - 0.5)) / 3
+    assert anytime.stability_gap(lower, TRAINED) == pytest.approx(gap)
+
+
+def test_windowed_forgetting_and_plasticity_by_hand():
+    # Of two evaluations in a row, task 1 loses .6 at most, task 2 .1, and task 3 gains .35.
+    lost = (0.6 + 0.1 - 0.35) / 3
+    assert anytime.windowed_forgetting(A, TRAINED, window=2) == pytest.approx(lost)
+    gained = (0.5 + 0.3 + 0.35) / 3
+    assert anytime.windowed_plasticity(A, TRAINED, window=2) == pytest.approx(gained)
+    # Of three in a row, task 2 gains .45 from .3 to .75 only over four.
+    gained = (0.5 + 0.3 + 0.35) / 3
+    assert anytime.windowed_plasticity(A, TRAINED, window=3) == pytest.approx(gained)
+    gained = (0.5 + 0.45 + 0.35) / 3
+    assert anytime.windowed_plasticity(A, TRAINED, window=4) == pytest.approx(gained)
+    both = anytime.windowed_forgetting(np.stack([A, A]), TRAINED, window=2)
+    np.testing.assert_allclose(both, lost)
+
+
+def test_a_window_needs_two_evaluations_of_a_task():
+    assert np.isnan(anytime.windowed_forgetting(A[:1], TRAINED[:1]))
+    with pytest.raises(ValueError, match="window=1"):
+        anytime.windowed_forgetting(A, TRAINED, window=1)
 
 
 def test_the_lowest_point_between_two_tasks_counts():
@@ -178,4 +212,4 @@ def test_a_missing_evaluation_makes_the_lowest_accuracy_unknown():
     broken[4, 0] = NAN
     assert np.isnan(anytime.min_accuracy(broken, TRAINED))
     assert np.isnan(anytime.average_anytime_accuracy(broken, TRAINED))
-    assert np.isnan(anytime.stability_gap(R, broken, TRAINED))
+    assert np.isnan(anytime.stability_gap(broken, TRAINED))

@@ -54,21 +54,62 @@ def worst_case_accuracy(A: ArrayLike, trained: ArrayLike) -> Floats:
     return share * A[..., -1, -1] + (1.0 - share) * min_accuracy(A, trained)
 
 
-def stability_gap(R: ArrayLike, A: ArrayLike, trained: ArrayLike) -> Floats:
-    """Mean over i and j < i of R_{i-1,j} - min over n in task i of A_j(n): [...].
+def stability_gap(A: ArrayLike, trained: ArrayLike) -> Floats:
+    """Mean over i and j < i of A_j before task i - min over n in task i of A_j(n): [...].
 
     How deep an earlier task falls while the next one is learned, even if it comes back;
-    above 0 is a fall. Source: the gap of De Lange et al. 2023.
+    above 0 is a fall. Both are of the same test examples: the first is the last
+    evaluation of task i - 1, not R, which may have read more of them.
+    Source: the gap of De Lange et al. 2023.
     """
-    R, A, trained = (np.asarray(R, float), np.asarray(A, float), np.asarray(trained))
+    A, trained = np.asarray(A, np.float64), np.asarray(trained)
     known, falls, counted = evaluated(A), [], []
     for i in range(1, A.shape[-1]):
         lowest = _lowest(np.swapaxes(A[..., trained == i, :i], -1, -2))
-        falls.append(R[..., i - 1, :i] - lowest)
+        before = A[..., trained == i - 1, :i]
+        if not before.shape[-2]:
+            return np.full(A.shape[:-2], np.nan)
+        falls.append(before[..., -1, :] - lowest)
         counted.append(known[..., :i])
     if not falls:
         return np.full(A.shape[:-2], np.nan)
     return mean_of(np.concatenate(falls, axis=-1), np.concatenate(counted, axis=-1))
+
+
+def windowed_forgetting(A: ArrayLike, trained: ArrayLike, window: int = 10) -> Floats:
+    """WF: the largest loss of a task within `window` evaluations, mean over tasks: [...].
+
+    (1/T) Σ_j max over m < n < m + window of A_j(m) - A_j(n), from task j's own training
+    on; above 0 is a loss. Tasks that were evaluated once only do not count. Raises
+    ValueError for a window below 2. Source: De Lange et al. 2023, there in iterations.
+    """
+    return _largest_change(-np.asarray(A, np.float64), trained, window)
+
+
+def windowed_plasticity(A: ArrayLike, trained: ArrayLike, window: int = 10) -> Floats:
+    """WP: the largest gain of a task within `window` evaluations, mean over tasks: [...].
+
+    As `windowed_forgetting`, of A_j(n) - A_j(m). Source: De Lange et al. 2023.
+    """
+    return _largest_change(np.asarray(A, np.float64), trained, window)
+
+
+def _largest_change(A: Floats, trained: ArrayLike, window: int) -> Floats:
+    if window < 2:
+        raise ValueError(f"window={window}: a change is between at least 2 evaluations")
+    found = np.full((*A.shape[:-2], A.shape[-1]), np.nan)
+    for j in range(A.shape[-1]):
+        own = A[..., np.asarray(trained) >= j, j]
+        changes = [
+            own[..., lag:] - own[..., :-lag]
+            for lag in range(1, min(window, own.shape[-1]))
+        ]
+        if changes:
+            found[..., j] = np.concatenate(changes, axis=-1).max(axis=-1)
+    several = np.array(
+        [np.sum(np.asarray(trained) >= j) > 1 for j in range(A.shape[-1])]
+    )
+    return mean_of(found, evaluated(A) & several)
 
 
 def _lowest(values: Floats) -> Floats:

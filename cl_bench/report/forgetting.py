@@ -53,6 +53,11 @@ NUMBERS = {
         lambda found, a: transfer.intransigence(found.matrix, a), signed=True,
         reference="joint",
     ),
+    "transfer_of_learning": Number(
+        "Transfer of learning", "mean<sub>j</sub> R<sub>jj</sub> − s<sub>j</sub>",
+        lambda found, s: transfer.transfer_of_learning(found.matrix, s),
+        signed=True, in_page=False, reference="single_task",
+    ),
     "normalised_plasticity": Number(
         "Normalised plasticity", "mean<sub>j</sub> R<sub>jj</sub> / s<sub>j</sub>",
         lambda found, s: transfer.normalised_plasticity(found.matrix, s),
@@ -115,9 +120,16 @@ NUMBERS = {
         anytime=True,
     ),
     "stability_gap": Number(
-        "Stability gap", "R<sub>i−1,j</sub> − min in task i",
-        lambda f: anytime.stability_gap(f.matrix, f.anytime, f.trained),
-        signed=True, anytime=True,
+        "Stability gap", "A<sub>j</sub> before task i − min in task i",
+        _anytime(anytime.stability_gap), signed=True, anytime=True,
+    ),
+    "windowed_forgetting": Number(
+        "WF", "largest loss in 10 evaluations", _anytime(anytime.windowed_forgetting),
+        in_page=False, signed=True, anytime=True,
+    ),
+    "windowed_plasticity": Number(
+        "WP", "largest gain in 10 evaluations", _anytime(anytime.windowed_plasticity),
+        in_page=False, signed=True, anytime=True,
     ),
 }  # fmt: skip
 FORWARD = ("forward_transfer", "forward_transfer_without_baseline")
@@ -133,7 +145,7 @@ def of(panel: Panel, arm: Arm) -> dict[str, Interval]:
     if arm.accuracies is None:
         return {}
     found = {name: _interval(panel, arm, name) for name in NUMBERS}
-    if scenario(arm) == "class":
+    if scenario(arm) in ("class", "task"):
         found |= dict.fromkeys(FORWARD, NOTHING)
     return found
 
@@ -149,7 +161,12 @@ def _interval(panel: Panel, arm: Arm, name: str) -> Interval:
 
 
 def scenario(arm: Arm) -> str:
-    """'task', 'domain' or 'class' as its stream is configured, '' where unknown."""
+    """'task', 'domain' or 'class' as its stream is configured, '' where unknown.
+
+    Task-incremental with a single head is 'domain': its tasks share their outputs.
+    """
+    if arm.settings.get("stream.single_head"):
+        return "domain"
     if arm.settings.get("stream.name") in CLASS_INCREMENTAL:
         return "class"
     return str(arm.settings.get("stream.scenario") or "")

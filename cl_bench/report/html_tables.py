@@ -53,15 +53,14 @@ def table(columns: list[Column], rows: list[list[str]], caption: str) -> str:
 
 
 def arm_name(row: Row, strokes: dict[str, Stroke]) -> str:
-    """Swatch, label, oracle mark."""
+    """Swatch and label."""
     name = text(row.arm.label)
     if row.arm.label in strokes:
         colour, dash = strokes[row.arm.label]
         kind = ";border-top-style:dashed" if dash else ""
         swatch = f'<span class="swatch" style="border-color:{colour}{kind}"></span>'
         name = swatch + name
-    mark = '<span class="mark">oracle</span>' if row.arm.oracle else ""
-    return name + mark
+    return name
 
 
 def summary(panel: Panel, rows: list[Row], strokes: dict[str, Stroke]) -> str:

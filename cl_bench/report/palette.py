@@ -24,7 +24,9 @@ class Stroke(NamedTuple):
 def strokes(arms: list[Arm]) -> dict[str, Stroke]:
     """Label -> stroke: colours in order, then again dashed; oracles always dashed."""
     found: dict[str, Stroke] = {}
-    grey = next((a.label for a in arms if a.method == "backprop"), None)
+    plain = [a for a in arms if a.method == "backprop"]
+    plain = [a for a in plain if a.training == "sequential"] or plain
+    grey = plain[0].label if plain else None
     rest = [arm for arm in arms if arm.label != grey]
     if grey is not None:
         found[grey] = Stroke(BACKPROP, ())

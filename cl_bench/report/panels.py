@@ -16,6 +16,7 @@ from cl_bench.report.studies import Run, Study, matrix, recorded
 from cl_bench.stats import Band, Floats
 
 MAX_POINTS = 160
+ORACLE = " (oracle)"  # ends the label of an arm told more than its stream offers
 
 
 class Arm(NamedTuple):
@@ -149,7 +150,8 @@ def _arms_of(study: Study, rows: Iterable[int]) -> dict[str, list[int]]:
         firsts = [study.runs[v[0]].settings for v in variants.values()]
         for (_, picked), own in zip(variants.items(), firsts, strict=True):
             suffix = "".join(f" {k}={show(own.get(k))}" for k in varied(firsts))
-            arms[label + (suffix if len(variants) > 1 else "")] = picked
+            mark = ORACLE if study.runs[picked[0]].oracle else ""
+            arms[label + (suffix if len(variants) > 1 else "") + mark] = picked
     return arms
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from cl_bench import stats
 from cl_bench.report import labels
-from cl_bench.report.panels import Arm, Panel
+from cl_bench.report.panels import ORACLE, Arm, Panel
 from cl_bench.stats import Interval
 
 NOTHING = Interval(np.nan, np.nan, np.nan)
@@ -20,6 +20,20 @@ def baseline(panel: Panel, study: str) -> Arm | None:
     own = [a for a in own if a.training == "sequential"] or own
     named = [a for a in own if a.runs[0].arm == "backprop" and not a.oracle]
     return named[0] if len(named) == 1 else best(panel, named or own)
+
+
+def families(arms: list[Arm]) -> dict[tuple[str, str], list[Arm]]:
+    """(study, name) -> the arms of one method that differ in settings to choose from.
+
+    Training on all tasks together, and knowing more than the stream offers, are no such
+    settings: those arms are families of their own, and the name says so.
+    """
+    found: dict[tuple[str, str], list[Arm]] = {}
+    for arm in arms:
+        how = "" if arm.training == "sequential" else f", {arm.training}"
+        name = arm.method + how + (ORACLE if arm.oracle else "")
+        found.setdefault((arm.study, name), []).append(arm)
+    return found
 
 
 def best(panel: Panel, arms: list[Arm]) -> Arm | None:

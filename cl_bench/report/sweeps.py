@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cl_bench.report.panels import Arm, Panel, show, varied
-from cl_bench.report.scores import best, final_scores
+from cl_bench.report.scores import best, families, final_scores
 from cl_bench.stats import Interval, bootstrap
 
 
@@ -24,7 +24,7 @@ class Sweep(NamedTuple):
     """One setting of one method on one benchmark; a small multiple."""
 
     study: str
-    method: str
+    method: str  # its family's name
     setting: str
     points: list[Point]  # by value
     best_arms: list[tuple[str, Arm]]  # (value as text, best arm at it), by value
@@ -35,12 +35,9 @@ def sweeps(panel: Panel) -> list[Sweep]:
     """A small multiple for every setting that has several values, all else equal."""
     if panel.score is None:
         return []
-    families: dict[tuple[str, str], list[Arm]] = {}
-    for arm in panel.arms:
-        families.setdefault((arm.study, arm.method), []).append(arm)
     found = [
         _sweep(panel, study, method, setting, arms)
-        for (study, method), arms in families.items()
+        for (study, method), arms in families(panel.arms).items()
         for setting in varied([arm.settings for arm in arms])
     ]
     return [sweep for sweep in found if _is_swept(sweep)]
@@ -98,11 +95,8 @@ def _scale(values: list[Any]) -> str:
 
 
 def shown(panel: Panel, most: int = 10) -> tuple[list[Arm], bool]:
-    """The arms of the main figures: all, or each method's best one where too many."""
+    """The arms of the main figures: all, or each family's best one where too many."""
     if len(panel.arms) <= most:
         return panel.arms, False
-    families: dict[tuple[str, str], list[Arm]] = {}
-    for arm in panel.arms:
-        families.setdefault((arm.study, arm.method), []).append(arm)
-    picked = [best(panel, arms) for arms in families.values()]
+    picked = [best(panel, arms) for arms in families(panel.arms).values()]
     return [arm for arm in picked if arm is not None], True

@@ -132,12 +132,18 @@ def forward_transfer_without_baseline(R: ArrayLike) -> Floats:
 
 
 def no_forward_transfer(R: ArrayLike, b: ArrayLike, scenario: str = "") -> str:
-    """Why FWT is undefined, '' where it is not; `scenario` as in StreamSpec."""
+    """Why FWT is undefined, '' where it is not.
+
+    `scenario` is 'class' or 'task' where each task has outputs of its own: what an
+    untrained head says of a future task is chance.
+    """
     R = _matrix(R)
     if R.shape[-1] < 2:
         return "there is only one task"
     if scenario == "class":
         return "class-incremental: the classes of a future task were never seen"
+    if scenario == "task":
+        return "task-incremental: the outputs of a future task were never trained"
     if not np.isfinite(_diagonal(R, 1)).any():
         return "no task was evaluated before it was learned"
     if not np.isfinite(np.asarray(b, np.float64)).any():
@@ -153,6 +159,16 @@ def intransigence(R: ArrayLike, joint: ArrayLike) -> Floats:
     """
     R = _matrix(R)
     return mean_of(np.asarray(joint, np.float64) - _diagonal(R), evaluated(R))
+
+
+def transfer_of_learning(R: ArrayLike, single_task: ArrayLike) -> Floats:
+    """(1/T) Σ_j (R_jj - a_j): [...]. Above 0: earlier tasks helped to learn.
+
+    `single_task` [..., T] is a_j, the accuracy of a new network on task j alone. What
+    Continual World calls forward transfer, there of areas under learning curves.
+    """
+    R = _matrix(R)
+    return mean_of(_diagonal(R) - np.asarray(single_task, np.float64), evaluated(R))
 
 
 def normalised_plasticity(R: ArrayLike, single_task: ArrayLike) -> Floats:

@@ -7,7 +7,7 @@ import numpy as np
 
 from cl_bench import stats
 from cl_bench.report.panels import Arm, Panel, in_blocks
-from cl_bench.report.scores import by_seed, final_scores, lower_is_better
+from cl_bench.report.scores import by_seed, families, final_scores, lower_is_better
 from cl_bench.stats import Band, Floats
 
 FEWEST = 3  # settings of a method, below which there is nothing to plot
@@ -17,7 +17,7 @@ class Trials(NamedTuple):
     """One method's settings on one benchmark; intervals are over seeds."""
 
     study: str
-    method: str
+    method: str  # its family's name
     settings: int  # N, how many there are
     score: Band  # [N] expected score over the last tenth after 1 ... N trials
     curves: dict[int, Band]  # number of trials -> expected curve, as `Arm.drawn`
@@ -27,10 +27,12 @@ def of(panel: Panel) -> list[Trials]:
     """For every method of a study with at least `FEWEST` settings, in order."""
     if panel.score is None:
         return []
-    families: dict[tuple[str, ...], list[Arm]] = {}
-    for arm in panel.arms:
-        families.setdefault((arm.study, arm.method, _place(arm)), []).append(arm)
-    found = [_of_family(panel, arms) for arms in families.values()]
+    found = []
+    for (_, method), arms in families(panel.arms).items():
+        places: dict[str, list[Arm]] = {}
+        for arm in arms:
+            places.setdefault(_place(arm), []).append(arm)
+        found += [_of_family(panel, method, same) for same in places.values()]
     return [one for one in found if one is not None]
 
 
@@ -42,7 +44,7 @@ def _place(arm: Arm) -> str:
     return repr(sorted(own.items(), key=lambda item: item[0]))
 
 
-def _of_family(panel: Panel, arms: list[Arm]) -> Trials | None:
+def _of_family(panel: Panel, method: str, arms: list[Arm]) -> Trials | None:
     per_arm = [by_seed(arm, final_scores(panel, arm)) for arm in arms]
     seeds = sorted(set.intersection(*(set(scores) for scores in per_arm)))
     if len(arms) < FEWEST or not seeds:
@@ -58,8 +60,7 @@ def _of_family(panel: Panel, arms: list[Arm]) -> Trials | None:
         means = expected(scores, curves, budget, higher)
         blocks = in_blocks(means, panel.block) if panel.block > 1 else means
         drawn[budget] = stats.band(blocks)
-    first = arms[0]
-    return Trials(first.study, first.method, len(arms), stats.band(after), drawn)
+    return Trials(arms[0].study, method, len(arms), stats.band(after), drawn)
 
 
 def _upto(arms: list[Arm]) -> range:

@@ -2,21 +2,25 @@
 
 Not a component. The definitions, and the code that embodies them:
 
-- A *task* is one stage of a stream: inputs, labels and a budget of steps. Streams here
-  number the labels of every task from 0 to C - 1.
+- A *task* is one stage of a stream: inputs p(x), targets p(y | x), a map from labels to
+  outputs, a loss, what is known of its number, and a budget of examples. Two tasks are
+  the same where all of these are. Streams here number the labels of every task from 0
+  to C - 1.
 - *Task-incremental* ('task'): the task's number is known, also when it is tested
   (`offers` has 'task_id'). Each task has C outputs of its own, the only ones in play
   for its examples; with `single_head` all tasks share C outputs.
 - *Domain-incremental* ('domain'): all tasks share C outputs; the number is not known.
 - *Class-incremental* ('class'): each task has C outputs of its own, the number is not
   known, and those of several tasks compete: which ones, says `active`.
-- *Online, without boundaries*: any of them with `offers=()`: no method learns when a
-  task ends.
+- *Online, without boundaries* (Reymond: incremental learning): any of them with
+  `offers=()`: no method is told when a task ends. What a batch shows, such as the
+  outputs in play, it still shows.
 - *Sequential, cumulative, joint* (`training`): a task trains on its own examples, on
   those of all tasks so far, or on those of all tasks from the start (multi-task
   learning; its tasks are T equal parts of one training).
 
-Source: van de Ven and Tolias 2019 (arXiv 1904.07734) for the three scenarios.
+Sources: van de Ven and Tolias 2019 (arXiv 1904.07734) for the three scenarios; Reymond
+2024 (unpublished), section 1.1.3, for incremental, sequential and multitask.
 """
 
 from typing import Any, NamedTuple

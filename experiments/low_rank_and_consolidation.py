@@ -70,9 +70,16 @@ from typing import Any
 
 from cl_bench import config
 
-ARMS = ("lora", "trials", "ewc")
+ARMS = ("lora", "lora_task", "trials", "ewc")
 MODES = ("small", "smoke")
 ADAM = {"optimizer": "adam", "step_size": 1e-3}
+# Of what each task protects: a fifth of the weights of every kernel.
+METRICS = (
+    "accuracy_matrix",
+    "anytime_accuracy",
+    {"name": "pollution", "rule": "fisher", "fraction": 0.2},
+    "task_similarity",
+)
 
 
 def get_config(arg: str = ""):
@@ -80,12 +87,14 @@ def get_config(arg: str = ""):
     first, _, second = arg.partition(",")
     arms, mode = config.mode(first, ARMS, "lora"), config.mode(second, MODES, "small")
     stream: dict[str, Any] = {"name": "split_classes", "class_order": "natural"}
-    stream |= {"scenario": "domain" if arms == "ewc" else "task"}
+    stream |= {"scenario": "domain" if arms in ("lora", "ewc") else "task"}
     if mode == "small":
         stream |= {"dataset": "mnist", "batch_size": 128, "epochs": 4}
         stream |= {"scale": "standardise"}
     else:
         stream |= {"num_tasks": 2}
+    if arms in ("lora", "ewc"):
+        stream["steps_per_segment"] = 12 if mode == "small" else 6
     widths = (400, 400) if mode == "small" else (20, 20)
     return config.study(
         name=f"low_rank-{arms}-{mode}",
@@ -93,7 +102,7 @@ def get_config(arg: str = ""):
         stream=stream,
         network={"name": "mlp", "widths": widths, "init": "pytorch"},
         method={"name": "backprop", **ADAM},
-        metrics=("accuracy_matrix",),
+        metrics=METRICS if arms in ("lora", "ewc") else ("accuracy_matrix",),
         seeds=3 if mode == "small" else 2,
         execution={"lanes": "map"},
     )
@@ -106,23 +115,33 @@ def sweep(add, config):
         strengths = [10.0**k for k in range(9)]
         add("fine-tuning")
         add("ewc", method={"name": "ewc", "strength": strengths, **ADAM})
-        return
-    # Adapters of the hidden layers; the head, ten outputs for five tasks, trains on.
-    lora = {"name": "lora", "layers": "hidden", "train_head": True, **ADAM}
-    if arms == "trials":
-        for rank in (1, 4, 16):
-            grid = {"alpha": [0.25, 1.0, 4.0], "step_size": [1e-4, 1e-3, 1e-2]}
-            add(f"lora, rank {rank}", method={**lora, "rank": rank, **grid})
-        steps = [10.0 ** (-5 + 3 * k / 26) for k in range(27)]
-        add("fine-tuning", method={"step_size": steps})
-        return
+    elif arms == "trials":
+        _trials(add)
+    else:
+        _side_by_side(add, oracle=arms == "lora")
+
+
+# Not Algorithm 1 to the letter: the head trains on, and has no adapter.
+HIDDEN = {"name": "lora", "layers": "hidden", "train_head": True, **ADAM}
+
+
+def _trials(add) -> None:
+    for rank in (1, 4, 16):
+        grid = {"alpha": [0.25, 1.0, 4.0], "step_size": [1e-4, 1e-3, 1e-2]}
+        add(f"lora, rank {rank}", method={**HIDDEN, "rank": rank, **grid})
+    steps = [10.0 ** (-5 + 3 * k / 26) for k in range(27)]
+    add("fine-tuning", method={"step_size": steps})
+
+
+def _side_by_side(add, oracle: bool) -> None:
+    """LoRA and its controls; adapters kept per task have to be told the task."""
     add("fine-tuning")
     add("fine-tuning, small steps", method={"step_size": 1e-4})
-    add("lora", method=lora)
-    add("lora, rank 1", method={**lora, "rank": 1})
-    add("lora, every layer", method={**lora, "layers": "all", "rank": 2,
-                                     "train_head": False})  # fmt: skip
+    add("lora", method={"name": "lora", "rank": 2, **ADAM})
+    add("lora, rank 1", method={"name": "lora", "rank": 1, **ADAM})
+    add("lora, hidden layers", method={**HIDDEN, "rank": 4})
+    add("lora, hidden layers, rank 1", method={**HIDDEN, "rank": 1})
     per_task = {"name": "lora_per_task", "layers": "hidden", **ADAM}
-    add("lora per task", method=per_task)
-    add("o_lora", method={"name": "o_lora", **ADAM})
+    add("lora per task", method=per_task, oracle=oracle)
+    add("o_lora", method={"name": "o_lora", "rank": 2 if oracle else 4, **ADAM})
     add("inflora", method={"name": "inflora", **ADAM})

@@ -9,8 +9,9 @@ Two protocols; test accuracy averaged over the ten tasks after the last.
               van_de_ven  van de Ven and Tolias 2019 (arXiv 1904.07734): 2 x 1000 ReLU,
                           Adam at 1e-4, batch 128, 5,000 steps a task, 32 x 32 pixels
     MODE      full        10 seeds
-              checks      why rehearsal is better here than published: its memory, what
-                          is replayed and the step size, 2 seeds (`gpm` only)
+              checks      why rehearsal is better here than published, and EWC worse:
+                          memory, what is replayed, step size, Fisher; 2 seeds
+                          (`gpm` only)
               smoke       digits, 2 tasks, seconds
 
 Both are domain-incremental. Departures: `gpm`'s network has biases, frozen after the
@@ -128,8 +129,11 @@ def sweep(add, config):
 
 
 def _checks(add) -> None:
-    """Rehearsal with less of everything, and with the larger step it is often given."""
+    """Rehearsal with less of everything and a larger step; EWC with batches' Fishers."""
     base = _optimizer("gpm")
+    batched = {"name": "ewc", "estimator": "batched", "strength": [10.0, 100.0, 1e3]}
+    for mode in ("separate", "online"):
+        add(f"ewc, batched, {mode}", method={**batched, "mode": mode, **base})
     for name, fixed, less in (
         ("experience replay", ER, ({"capacity": 200}, {"replay_batch_size": 1})),
         ("agem", AGEM, ({"memory_per_task": 10}, {"reference_batch_size": 10})),

@@ -109,7 +109,12 @@ class Lane(NamedTuple):
         def predict(learner: Learner, batch: Batch) -> tuple[Array, dict[str, Array]]:
             return method.predict(learner, self.visible_batch(batch))
 
-        return Probe(clock, carry.learner, predict, train, held_out)
+        def task_weights(learner: Learner, batch: Batch) -> dict[str, Array]:
+            assert method.task_weights is not None
+            return method.task_weights(learner, self.visible_batch(batch))
+
+        kept = None if method.task_weights is None else task_weights
+        return Probe(clock, carry.learner, predict, train, held_out, kept)
 
 
 def run_key(seed: Array | int) -> Key:

@@ -151,7 +151,7 @@ def test_the_fisher_rule_reads_the_tasks_own_examples():
 
 
 def test_the_frozen_rule_takes_what_packnet_gave_each_task():
-    stream, _, data, rows, learners, _ = run(
+    stream, _, data, rows, learners, recorded = run(
         packnet,
         "task",
         {"head": "pack"},
@@ -162,7 +162,14 @@ def test_the_frozen_rule_takes_what_packnet_gave_each_task():
     ended = learners[-1]
     owner = {n: np.asarray(o) for n, o in ended.extra["packnet"]["owner"].items()}
     for j in range(TASKS):
-        assert all((o == j).any() for o in owner.values())
+        for name, of in owner.items():
+            assert (of == j).any()
+            mask = np.asarray(recorded[name][j])
+            np.testing.assert_array_equal(mask, of == j)
+            at_end, now = (
+                kernels(k.net.params)[name] for k in (learners[j + 1], ended)
+            )
+            np.testing.assert_array_equal(at_end[mask], now[mask])  # frozen since
     i, params = 1, ended.net.params
     acting = {n: np.where(owner[n] <= i, k, 0.0) for n, k in kernels(params).items()}
     x = examples(stream, data, i)[0]

@@ -210,6 +210,9 @@ def test_the_frozen_rule_takes_what_hats_gates_leave_open():
             found = rows[2][f"pollution_absolute_share/{i}_by_{j}/h1"]
             wanted = np.nanmean(share) if np.isfinite(share).any() else np.nan
             np.testing.assert_allclose(found, wanted, rtol=1e-6)
+            # Each task has outputs of its own: their weights are no other task's.
+            head = rows[2][f"pollution_absolute_share/{i}_by_{j}/head"]
+            assert head == pytest.approx(0.5 if i == j else 0.0)
 
 
 def refused(method, **options):

@@ -96,13 +96,20 @@ def make(
 
 
 def make_method(parts: Parts, section: Section) -> Method:
-    """The method of a resolved section; bad combinations of values end here."""
+    """The method of a resolved section; bad combinations of values end here.
+
+    So does a metric that cannot measure the method.
+    """
     name, values = _split("method", section)
     with _explained("method", name):
         hyper = parts.method.Hyper(**values)
         if hasattr(parts.method, "check"):
             parts.method.check(hyper)
-        return parts.method.make(parts.network, parts.stream.spec, hyper)
+        method = parts.method.make(parts.network, parts.stream.spec, hyper)
+        for metric in parts.metrics:
+            if metric.check is not None:
+                metric.check(method)
+        return method
 
 
 def _call(kind: str, section: Section, *args: Any) -> Any:

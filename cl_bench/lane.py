@@ -106,10 +106,12 @@ class Lane(NamedTuple):
         def train(i: Array) -> Batch:
             return self.stream.batch(data, carry.task_state, i)
 
-        def predict(learner: Learner, batch: Batch) -> tuple[Array, dict[str, Array]]:
-            return method.predict(learner, self.visible_batch(batch))
+        def of_visible(function: Callable) -> Callable:
+            return lambda learner, batch: function(learner, self.visible_batch(batch))
 
-        return Probe(clock, carry.learner, predict, train, held_out)
+        predict, weights = of_visible(method.predict), method.task_weights
+        weights = None if weights is None else of_visible(weights)
+        return Probe(clock, carry.learner, predict, train, held_out, weights)
 
 
 def run_key(seed: Array | int) -> Key:

@@ -157,6 +157,12 @@ class Method(NamedTuple):
     end_segment: Callable[[Key, Clock, TrainBatches, Learner], Learner]
     end_task: Callable[[Key, Clock, TrainBatches, Learner], Learner]
     predict: Callable[[Learner, Batch], tuple[Array, dict[str, Array]]]
+    # False: `predict` answers some task with other weights than those of `learner.net`.
+    answers_by_net: bool = True
+    # Of a method that freezes weights for each task: those that answer for the task of
+    # the batch and do not move once it has ended, module -> bools that broadcast over
+    # its kernel. None: it freezes none.
+    task_weights: Callable[[Learner, Batch], dict[str, Array]] | None = None
 
 
 class GradTransform(NamedTuple):
@@ -185,6 +191,8 @@ class Probe(NamedTuple):
     predict: Callable[[Learner, Batch], tuple[Array, dict[str, Array]]]
     train: TrainBatches
     held_out: Callable[[Array, str, Array], Batch]  # (task, split, i)
+    # As the method's; None where it has none.
+    task_weights: Callable[[Learner, Batch], dict[str, Array]] | None = None
 
 
 class Metric(NamedTuple):
@@ -198,3 +206,5 @@ class Metric(NamedTuple):
     # Before `read`: the state that it reads and the next task starts with. None: `read`
     # has the state as it is, and the next task starts with init().
     end_task: Callable[[PyTree, Probe], PyTree] | None = None
+    # Raises ValueError for a method that it cannot measure. None: it measures any.
+    check: Callable[[Method], None] | None = None

@@ -18,7 +18,10 @@ COLUMNS = {
     "similarity_linear_cka/1_2": 0.7,
     "similarity_probe_transfer/2_0": 0.05,
     "pollution_causal/1_by_2": 0.2,
-    "pollution_causal/1_by_2/h1": 9.0,  # of one layer: not a number of the pair
+    "pollution_absolute_share/1_by_2/h1": 0.4,
+    "pollution_absolute_share/2_by_0/h1": 0.3,
+    "pollution_absolute_share/1_by_2/h1/q05": 0.1,
+    "pollution_absolute_share/1_by_2/head": 0.8,
 }
 STREAM = {"name": "transformed", "fraction": 0.5, "identity_first": True}
 NAN = np.nan
@@ -36,6 +39,15 @@ def test_pairs_come_back_from_the_records(tmp_path):
     np.testing.assert_allclose(found["similarity"]["linear_cka"], wanted)
     assert found["similarity"]["probe_transfer"][1, 2, 0] == pytest.approx(0.06)
     assert found["pollution"]["causal"][0, 1, 2] == pytest.approx(0.2)
+    # Of layers, apart from the whole network.
+    parts = pairs.by_part(found["pollution"])
+    assert {part: list(of) for part, of in parts.items()} == {
+        "": ["causal"], "h1": ["absolute_share"], "h1/q05": ["absolute_share"],
+        "head": ["absolute_share"],
+    }  # fmt: skip
+    assert parts["h1"]["absolute_share"][0, 1, 2] == pytest.approx(0.4)
+    assert parts["h1"]["absolute_share"][2, 2, 0] == pytest.approx(0.3 + 2 * STEP)
+    assert parts["h1/q05"]["absolute_share"][0, 1, 2] == pytest.approx(0.1)
     # A split of classes does not know how alike its tasks are.
     assert "declared" not in found["similarity"]
 
@@ -73,7 +85,11 @@ def test_a_heat_map_for_every_kind_and_arm(built):
     page = Page((built / "report.html").read_text())
     specs = json.loads(page.scripts[0])
     maps = [k for k in specs if k.startswith(("similarity-", "pollution-"))]
-    assert len(maps) == 2 * (3 + 1)
+    assert len(maps) == 2 * (3 + 1 + 3)  # of similarity, pollution, its parts
+    layer = specs["pollution-0-0-0-part1"]["datasets"]["rows"]
+    assert {(c["i"], c["j"]): c["mean"] for c in layer} == {(2, 3): 0.41, (3, 1): 0.31}
+    assert "layer h1: mean over its neurons" in page.text
+    assert "layer h1: 5 % quantile over its neurons" in page.text
     cells = {
         (c["i"], c["j"]): c["mean"]
         for c in specs["similarity-0-0-1"]["datasets"]["rows"]
@@ -85,10 +101,26 @@ def test_a_heat_map_for_every_kind_and_arm(built):
 
 
 def test_figures_and_a_table_of_pairs(built):
-    for name in ("similarity.png", "similarity.svg", "pollution.png"):
+    for name in (
+        "similarity.png",
+        "similarity.svg",
+        "pollution.png",
+        "pollution_h1.png",
+        "pollution_h1_q05.png",
+        "pollution_head.svg",
+    ):
         assert (built / "figures" / name).stat().st_size > 5_000
     rows = read_csv(built / "tables" / "task_pairs.csv")
-    assert len(rows) == 2 * 3 * (3 + 3 + 1 + 1)
+    assert len(rows) == 2 * 3 * (3 + 3 + 1 + 1 + 4)
+    places = {(r["layer"], r["quantile"]) for r in rows if "pollution" in r["measure"]}
+    assert places == {("", ""), ("h1", ""), ("h1", "q05"), ("head", "")}
+    assert {r["layer"] for r in rows if "similarity" in r["measure"]} == {""}
+    (one,) = (
+        r for r in rows
+        if (r["arm"], r["seed"], r["layer"], r["task_i"]) == ("backprop", "1", "h1", "3")
+    )  # fmt: skip
+    assert (one["measure"], one["task_j"]) == ("pollution_absolute_share", "1")
+    assert float(one["value"]) == pytest.approx(0.31)
     at = {(r["arm"], r["seed"], r["measure"], r["task_i"], r["task_j"]) for r in rows}
     assert ("backprop", "2", "similarity_linear_cka", "2", "3") in at
     values = [float(r["value"]) for r in rows if r["measure"] == "similarity_declared"]

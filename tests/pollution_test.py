@@ -145,8 +145,10 @@ def test_rules_pick_what_they_say():
 
 def test_bad_input():
     weights = {"h": jnp.ones((2, 2))}
-    with pytest.raises(ValueError, match="none of magnitude, fisher, change"):
+    with pytest.raises(ValueError, match="none of magnitude, fisher, change, frozen"):
         _pollution.protected("freezing", 0.5, weights=weights)
+    with pytest.raises(ValueError, match="needs `frozen`"):
+        _pollution.protected("frozen", 0.5, weights=weights)
     with pytest.raises(ValueError, match="needs `start`"):
         _pollution.protected("change", 0.5, weights=weights)
     with pytest.raises(ValueError, match=r"fraction=0\.0"):

@@ -74,5 +74,6 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
 
     slow_predicts = hyper.evaluate == "tortoise"
     return base._replace(
-        end_segment=end_segment, predict=predict if slow_predicts else base.predict
-    )
+        end_segment=end_segment, predict=predict if slow_predicts else base.predict,
+        answers_by_net=not slow_predicts,
+    )  # fmt: skip

@@ -156,9 +156,20 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         )
         return mask_logits(logits, batch.classes), acts
 
+    def task_weights(learner, batch):
+        """Those between gates above 1/2: s_max leaves few elsewhere than at 0 or 1."""
+        table = learner.extra["hat"]["embedding"]
+        open_ = gates({n: rows[batch.task[0]] for n, rows in table.items()}, s_max)
+        factor = protection(net, learner.net.params, open_, jnp.ones(()))
+        found = {name: layer["kernel"] < 0.5 for name, layer in factor.items()}
+        if own_head:
+            found[net.head] &= jnp.any(batch.classes, axis=0)
+        return found
+
     return base._replace(
-        init=init, start_task=start_task, step=step, end_task=end_task, predict=predict
-    )
+        init=init, start_task=start_task, step=step, end_task=end_task,
+        predict=predict, task_weights=task_weights,
+    )  # fmt: skip
 
 
 def gates(e: Layers, s: Array | float) -> Layers:

@@ -66,5 +66,6 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         return mask_logits(logits, batch.classes), acts
 
     return base._replace(
-        init=init, start_task=start_task, end_task=end_task, predict=predict
-    )
+        init=init, start_task=start_task, end_task=end_task, predict=predict,
+        answers_by_net=False,
+    )  # fmt: skip

@@ -144,4 +144,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         logits, acts, _ = net.apply(state, batch.x, train=False, key=None)
         return mask_logits(logits, batch.classes), acts
 
-    return base._replace(init=init, start_task=start_task, step=step, predict=predict)
+    return base._replace(
+        init=init, start_task=start_task, step=step, predict=predict,
+        answers_by_net=False,
+    )  # fmt: skip

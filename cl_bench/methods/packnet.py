@@ -167,7 +167,14 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         logits, acts, _ = net.apply(state, batch.x, train=False, key=None)
         return mask_logits(logits, batch.classes), acts
 
-    return base._replace(init=init, start_task=start_task, step=step, predict=predict)
+    def task_weights(learner, batch):
+        owner = learner.extra["packnet"]["owner"]
+        return {name: of <= batch.task[0] for name, of in owner.items()}
+
+    return base._replace(
+        init=init, start_task=start_task, step=step, predict=predict,
+        task_weights=task_weights,
+    )  # fmt: skip
 
 
 def smallest(kernel: Array, free: Array, fraction: Array | float) -> Array:

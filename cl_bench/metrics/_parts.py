@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench.types import Metric, NetState, Network, Probe, StreamSpec, Unit
+from cl_bench.types import Method, Metric, NetState, Network, Probe, StreamSpec, Unit
 
 PROBE_EXAMPLES = 2_000  # Dohare et al. 2024: the first 2,000 examples of a task
 
@@ -19,9 +19,10 @@ def metric(
     read_segment: Callable = lambda state, probe: {},
     read: Callable = lambda state, probe: {},
     end_task: Callable | None = None,
+    check: Callable[[Method], None] | None = None,
 ) -> Metric:
     """A Metric whose unnamed phases do nothing, and whose state is a task's own."""
-    return Metric(init, read_start, update, read_segment, read, end_task)
+    return Metric(init, read_start, update, read_segment, read, end_task, check)
 
 
 def first_activations(

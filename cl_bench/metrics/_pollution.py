@@ -23,7 +23,7 @@ from cl_bench import shapes
 from cl_bench.types import PyTree, Unit
 from cl_bench.units import layer_inputs
 
-RULES = ("magnitude", "fisher", "change")
+RULES = ("magnitude", "fisher", "change", "frozen")
 KINDS = ("literal", "variance_ratio", "absolute_share")
 GUARD = 1e-6  # of a neuron's root mean square own contribution
 
@@ -45,16 +45,20 @@ def protected(
     weights: Mapping[str, Array],
     fisher: Mapping[str, Array] | None = None,
     start: Mapping[str, Array] | None = None,
+    frozen: Mapping[str, Array] | None = None,
 ) -> dict[str, Array]:
     """Masks [in, out] of the weights that a task protects, by a rule at its end.
 
     Args:
       rule: 'magnitude', largest |w|; 'fisher', largest diagonal of the Fisher
-        information; 'change', largest |w - w at the task's start|.
-      fraction: share of each kernel's weights that is protected, in (0, 1].
+        information; 'change', largest |w - w at the task's start|; 'frozen', those
+        that the method itself froze for the task.
+      fraction: share of each kernel's weights that is protected, in (0, 1]; without a
+        meaning in 'frozen'.
       weights: module -> kernel at the task's end.
       fisher: module -> diagonal Fisher, of the kernel's shape.
       start: module -> kernel at the task's start.
+      frozen: module -> bools of the kernel's shape.
 
     Weights of score 0 (an edge that does not exist, an input that is always 0) are not
     protected; of equal scores the first ones are. Raises ValueError for a rule that
@@ -64,6 +68,8 @@ def protected(
         raise ValueError(f"rule={rule!r} is none of {', '.join(RULES)}")
     if not 0.0 < fraction <= 1.0:
         raise ValueError(f"fraction={fraction}: above 0 and at most 1")
+    if rule == "frozen":
+        return dict(_given(rule, "frozen", frozen))
     if rule == "magnitude":
         scores = {name: jnp.abs(w) for name, w in weights.items()}
     elif rule == "fisher":

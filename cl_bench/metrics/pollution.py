@@ -8,7 +8,10 @@ from cl_bench import shapes
 from cl_bench.methods import _fisher
 from cl_bench.metrics import _held_out, _pollution
 from cl_bench.metrics._parts import metric
-from cl_bench.types import Learner, Metric, Network, Probe, StreamSpec
+from cl_bench.types import Learner, Method, Metric, Network, Probe, StreamSpec
+
+FREEZING = ("hat", "packnet")  # methods with `task_weights`, for the message
+QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 
 
 def make(
@@ -20,22 +23,31 @@ def make(
     kinds: tuple[str, ...] = (*_pollution.KINDS, "causal"),
     minibatches: int = 5,
     layers: bool = False,
+    neurons: bool = False,
 ) -> Metric:
     """`pollution_<kind>/<i>_by_<j>` at the end of each task, of all tasks i, j so far.
 
     P^{i -> j} of eq. 4, read on at most `minibatches` test minibatches of task i with
-    the network of that moment. What task j protects is fixed at its end, a `fraction`
-    of every kernel's weights by a `rule`: the largest |w| ('magnitude'), the largest
-    |change| over the task ('change'), or the largest empirical Fisher information on
-    the task's training examples ('fisher'). The kinds are those of `_pollution`:
-    'literal' as printed, with the share of terms that are undefined as
-    `pollution_undefined/<i>_by_<j>`, 'variance_ratio', 'absolute_share', and 'causal',
-    accuracy on task i minus that without the weights of task j. `layers=True` adds each
-    layer's mean as `pollution_<kind>/<i>_by_<j>/<layer>`. NaN for tasks to come.
+    the network of that moment. What task j protects is fixed at its end, by a `rule`: a
+    `fraction` of every kernel's weights, the largest |w| ('magnitude'), the largest
+    |change| over the task ('change') or the largest empirical Fisher information on
+    the task's training examples ('fisher'); or the weights that the method itself
+    freezes at that task's end ('frozen', whatever the fraction). Of a method that
+    answers each task with some of the weights only, the others add nothing to it.
+
+    The kinds are those of `_pollution`: 'literal' as printed, with the share of terms
+    that are undefined as `pollution_undefined/<i>_by_<j>`, 'variance_ratio',
+    'absolute_share', and 'causal', accuracy on task i minus that without the weights of
+    task j. `layers=True` adds each layer's mean as
+    `pollution_<kind>/<i>_by_<j>/<layer>`. `neurons=True` adds, at the end of the last
+    task alone, where 5, 50 and 95 % of a layer's neurons lie: the quantiles of p over
+    its defined neurons, `.../<layer>/q05`, `q50` and `q95` (p of each neuron would be
+    tasks^2 columns a neuron and kind). NaN for tasks to come.
 
     Memory: one bool a weight and task. Dense networks only. Raises ValueError for a
     rule, a kind, a fraction or a number of minibatches that cannot be, and for a kernel
-    that is not [in, out].
+    that is not [in, out]. Refused are methods that answer with other weights than
+    `learner.net`'s, and, with 'frozen', those that freeze none.
     """
     kernels = shapes.kernels(net)
     shapes.require_dense(kernels, "pollution")
@@ -60,31 +72,41 @@ def make(
     def with_this_task(state, probe: Probe):
         params = probe.learner.net.params
         weights = {name: params[name]["kernel"] for name in kernels}
-        found, start = None, None
+        found, start, frozen = None, None, None
         if fisher is not None:
             diagonal = fisher(jax.random.key(0), probe.train, probe.learner.net)
             found = {name: diagonal[name]["kernel"] for name in kernels}
         if rule == "change":
             start = {name: w - state["moved"][name] for name, w in weights.items()}
+        if rule == "frozen" and probe.task_weights is not None:
+            used = probe.task_weights(probe.learner, probe.train(jnp.int32(0)))
+            # What a task shares with earlier ones is theirs.
+            frozen = {n: used[n] & ~jnp.any(state["masks"][n], axis=0) for n in kernels}
         own = _pollution.protected(
-            rule, fraction, weights=weights, fisher=found, start=start
+            rule, fraction, weights=weights, fisher=found, start=start, frozen=frozen
         )
         task = probe.clock.task
         return {n: masks.at[task].set(own[n]) for n, masks in state["masks"].items()}
 
     def of_task(probe: Probe, masks, i: Array) -> dict[str, Array]:
-        """Name -> [T], over the tasks j."""
+        """Name -> [T], over the tasks j; parts of the network after a '/'."""
         found = {}
         params = probe.learner.net.params
         weights = {name: params[name]["kernel"] for name in kernels}
         inputs = _inputs(net, probe, weights, i, minibatches)
+        if probe.task_weights is not None:
+            first = probe.held_out(i, "test", jnp.int32(0))
+            used = probe.task_weights(probe.learner, first)
+            weights = {n: jnp.where(used[n], w, 0.0) for n, w in weights.items()}
         for kind in pairs:
             row = _pollution.row(kind, weights, inputs, masks, i)
             found[kind] = row.network
             if kind == "literal":
                 found["undefined"] = row.undefined
             if layers:
-                found |= {f"{kind}:{n}": value for n, value in row.layers.items()}
+                found |= {f"{kind}/{n}": value for n, value in row.layers.items()}
+            if neurons:
+                found |= _quantiles(kind, row.neurons, probe.clock.task == tasks - 1)
         if "causal" in kinds:
 
             def accuracy(params):
@@ -106,10 +128,10 @@ def make(
         both = known[:, None] & known
         named = {}
         for name, values in found.items():
-            kind, _, layer = name.partition(":")
-            values, end = jnp.where(both, values, jnp.nan), f"/{layer}" if layer else ""
+            kind, slash, part = name.partition("/")
+            values = jnp.where(both, values, jnp.nan)
             named |= {
-                f"pollution_{kind}/{i}_by_{j}{end}": values[i, j]
+                f"pollution_{kind}/{i}_by_{j}{slash}{part}": values[i, j]
                 for i in range(tasks)
                 for j in range(tasks)
             }
@@ -118,7 +140,10 @@ def make(
     def end_task(state, probe):
         return {**init(), "masks": with_this_task(state, probe)}
 
-    return metric(init=init, update=update, read=read, end_task=end_task)
+    def check(method: Method) -> None:
+        _check_method(method, rule)
+
+    return metric(init=init, update=update, read=read, end_task=end_task, check=check)
 
 
 def _inputs(net: Network, probe: Probe, weights, task: Array, minibatches: int):
@@ -138,6 +163,17 @@ def _inputs(net: Network, probe: Probe, weights, task: Array, minibatches: int):
     return {name: a[rows] for name, a in inputs.items()}
 
 
+def _quantiles(kind: str, neurons: dict[str, Array], last: Array) -> dict[str, Array]:
+    """'<kind>/<layer>/q05' ... -> [T], of p [T, out]; NaN unless `last`."""
+    return {
+        f"{kind}/{layer}/{name}": jnp.where(
+            last, jnp.nanquantile(p, share, axis=-1), jnp.nan
+        )
+        for layer, p in neurons.items()
+        for name, share in QUANTILES.items()
+    }
+
+
 def _check(rule, fraction, kinds, minibatches) -> None:
     if rule not in _pollution.RULES:
         raise ValueError(f"rule={rule!r} is none of {', '.join(_pollution.RULES)}")
@@ -150,3 +186,18 @@ def _check(rule, fraction, kinds, minibatches) -> None:
     for kind in kinds:
         if kind not in known:
             raise ValueError(f"kind {kind!r} is none of {', '.join(known)}")
+
+
+def _check_method(method: Method, rule: str) -> None:
+    if not method.answers_by_net:
+        raise ValueError(
+            "the metric pollution compares weights within one network, and this method "
+            "answers with others than the network that trains: give the arms of other "
+            "methods the metric, add(..., metrics=...), and not this one"
+        )
+    if rule == "frozen" and method.task_weights is None:
+        raise ValueError(
+            "the metric pollution has rule='frozen', and this method freezes no weights "
+            f"task by task: take {' or '.join(FREEZING)}, or another rule "
+            f"({', '.join(_pollution.RULES[:-1])})"
+        )

@@ -43,8 +43,8 @@ def write(folder: Path, panels: list[Panel]) -> list[Path]:
     """Writes <metric>.png/.svg, <metric>_by_layer.* and sweep_<method>_<setting>.*.
 
     Where the accuracy matrix was recorded, task_accuracy.* and accuracy_matrix.* too;
-    pollution.* and similarity.* where those were. trials.* where a method has several
-    settings.
+    pollution.* and similarity.* where those were, pollution_<layer>.* where its layers
+    were. trials.* where a method has several settings.
 
     With several benchmarks each name starts with the benchmark's.
     """
@@ -82,10 +82,8 @@ def _all(panel: Panel) -> Iterator[tuple[str, Figure]]:
     if recorded:
         yield "task_accuracy", forgetting_figures.curves(recorded, _figure)
         yield "accuracy_matrix", forgetting_figures.matrices(recorded, _figure)
-    for family in labels.PAIRS:
-        pairs = {n: a.pairs[family] for n, a in arms.items() if family in a.pairs}
-        if pairs:
-            yield family, pair_figures.heat_maps(family, pairs, _figure)
+    pairs = {name: arm.pairs for name, arm in arms.items()}
+    yield from pair_figures.all_of(pairs, _figure)
     for sweep in sweeps(panel):
         name = f"sweep_{sweep.method}_{short(sweep.setting)}"
         several = len({arm.study for arm in panel.arms}) > 1

@@ -177,20 +177,9 @@ def _matrix_figures(arms: list[Arm], key: str) -> list[Figure]:
 
 
 def _pair_figures(arms: list[Arm], key: str) -> list[Figure]:
-    """Heat-maps by task pair, of the arms that recorded them; a figure a family."""
-    found = []
-    for family in labels.PAIRS:
-        maps = {
-            f"{family}-{key}-{i}-{k}": spec
-            for i, arm in enumerate(arms)
-            for k, spec in enumerate(
-                pair_charts.heat_maps(family, arm.label, arm.pairs.get(family, {}))
-            )
-        }
-        name = f"Heat-maps: {family} by task pair"
-        if maps:
-            found.append(Figure(maps, pair_charts.CAPTIONS[family], "grid", name))
-    return found
+    """Heat-maps by task pair, of the arms that recorded them."""
+    found = pair_charts.all_of([(arm.label, arm.pairs) for arm in arms], key)
+    return [Figure(maps.charts, maps.caption, "grid", maps.name) for maps in found]
 
 
 def _layers(

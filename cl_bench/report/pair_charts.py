@@ -1,6 +1,7 @@
 """Figures of task pairs, pollution and similarity: a heat-map a kind and arm."""
 
-from typing import Any
+import html
+from typing import Any, NamedTuple
 
 import altair as alt
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from cl_bench.report.accuracies import MOST_CELLS, mean_over_runs
 from cl_bench.report.charts import ROWS, finished, rounded
 from cl_bench.report.labels import PAIRS
-from cl_bench.report.pairs import SCALES
+from cl_bench.report.pairs import SCALES, Pairs, by_part
 from cl_bench.stats import Floats
 
 AXES = {  # of rows, of columns
@@ -35,6 +36,47 @@ CAPTIONS = {
     "Probe transfer: accuracy on task j of a linear probe on the last hidden layer at "
     "the end of task i, minus that on an untrained network.",
 }
+
+
+class Maps(NamedTuple):
+    """The heat-maps under one caption."""
+
+    charts: dict[str, dict[str, Any]]  # element id -> specification
+    caption: str
+    name: str
+
+
+def all_of(arms: list[tuple[str, Pairs]], key: str) -> list[Maps]:
+    """The maps of each family, then of each part of the network that was recorded.
+
+    `arms` are labels and what they recorded.
+    """
+    found = []
+    for family in PAIRS:
+        parts = [by_part(pairs.get(family, {})) for _, pairs in arms]
+        for p, part in enumerate(dict.fromkeys(name for of in parts for name in of)):
+            end = f"-part{p}" if part else ""
+            charts = {
+                f"{family}-{key}-{i}-{k}{end}": spec
+                for i, ((label, _), of) in enumerate(zip(arms, parts, strict=True))
+                for k, spec in enumerate(heat_maps(family, label, of.get(part, {})))
+            }
+            name = f"Heat-maps: {family} by task pair"
+            caption = CAPTIONS[family]
+            if part:
+                name, caption = f"{name}, {part}", _part_caption(family, part)
+            if charts:
+                found.append(Maps(charts, caption, name))
+    return found
+
+
+def _part_caption(family: str, part: str) -> str:
+    layer, _, quantile = part.partition("/")
+    of = "mean over its neurons"
+    if quantile:
+        of = f"{quantile.removeprefix('q').lstrip('0')} % quantile over its neurons"
+    where = f"<b>{family.title()} by task pair, layer {html.escape(layer)}</b>"
+    return f"{where}: {html.escape(of)}, mean over runs; axes as above."
 
 
 def heat_maps(

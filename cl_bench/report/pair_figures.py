@@ -1,6 +1,6 @@
 """Paper figures of task pairs with matplotlib: a row of heat-maps an arm."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -8,10 +8,22 @@ from matplotlib.figure import Figure
 from cl_bench.report.accuracies import mean_over_runs
 from cl_bench.report.labels import PAIRS
 from cl_bench.report.pair_charts import AXES, DOMAINS, tasks_shown
-from cl_bench.report.pairs import SCALES
+from cl_bench.report.pairs import SCALES, Pairs, by_part
 from cl_bench.stats import Floats
 
 TILE = (1.9, 1.6)  # inches
+
+
+def all_of(
+    arms: dict[str, Pairs], new: Callable[[float, float], Figure]
+) -> Iterator[tuple[str, Figure]]:
+    """(name, figure) of each family, and of each part of the network recorded."""
+    for family in PAIRS:
+        parts = {name: by_part(pairs.get(family, {})) for name, pairs in arms.items()}
+        for part in dict.fromkeys(part for of in parts.values() for part in of):
+            recorded = {name: of[part] for name, of in parts.items() if part in of}
+            name = f"{family}_{part}" if part else family
+            yield name, heat_maps(family, recorded, new)
 
 
 def heat_maps(

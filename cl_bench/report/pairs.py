@@ -10,9 +10,11 @@ from cl_bench.report.labels import PAIRS
 from cl_bench.report.studies import Study, last_in_task
 from cl_bench.stats import Floats
 
-COLUMN = re.compile(rf"({'|'.join(PAIRS)})_(\w+)/(\d+)_(?:by_)?(\d+)")
+COLUMN = re.compile(rf"({'|'.join(PAIRS)})_(\w+)/(\d+)_(?:by_)?(\d+)(/.+)?")
 SCALES = {"causal": 100.0, "probe_transfer": 100.0}  # shown in percent
-Pairs = dict[str, dict[str, Floats]]  # family -> kind -> [runs, T, T], as in `PAIRS`
+# Family -> kind -> [runs, T, T], as in `PAIRS`; a part of the network after its kind,
+# 'literal/h1', and a quantile over its neurons after that, 'literal/h1/q05'.
+Pairs = dict[str, dict[str, Floats]]
 
 
 def of(study: Study, rows: list[int]) -> Pairs:
@@ -25,7 +27,8 @@ def of(study: Study, rows: list[int]) -> Pairs:
         if match := COLUMN.fullmatch(name):
             values = _last(last_in_task(study, name)[rows])
             pair = int(match[3]), int(match[4])
-            cells.setdefault(match[1], {}).setdefault(match[2], {})[pair] = values
+            kind = match[2] + (match[5] or "")
+            cells.setdefault(match[1], {}).setdefault(kind, {})[pair] = values
     found = {
         family: {kind: _square(pairs, len(rows)) for kind, pairs in kinds.items()}
         for family, kinds in cells.items()
@@ -35,6 +38,15 @@ def of(study: Study, rows: list[int]) -> Pairs:
         repeated = np.repeat(truth[None], len(rows), axis=0)
         found["similarity"] = {"declared": repeated, **found["similarity"]}
     return found
+
+
+def by_part(kinds: dict[str, Floats]) -> dict[str, dict[str, Floats]]:
+    """Part -> kind -> [runs, T, T] of one family; '' is the whole network, the first."""
+    found: dict[str, dict[str, Floats]] = {"": {}}
+    for name, values in kinds.items():
+        kind, _, part = name.partition("/")
+        found.setdefault(part, {})[kind] = values
+    return {part: of for part, of in found.items() if of}
 
 
 def declared(settings: dict[str, Any]) -> Floats | None:

@@ -127,11 +127,15 @@ def _curves(panels: list[Panel]) -> Iterator[dict[str, Any]]:
 
 
 def _task_pairs(panels: list[Panel]) -> Iterator[dict[str, Any]]:
-    """Every run's numbers of task pairs, as recorded; tasks from 1."""
+    """Every run's numbers of task pairs, as recorded; tasks from 1.
+
+    Without a layer it is the whole network's; 'q05' is a quantile over its neurons.
+    """
     for panel in panels:
         for arm in panel.arms:
             for family, kinds in arm.pairs.items():
-                for kind, values in kinds.items():
+                for name, values in kinds.items():
+                    kind, layer, quantile = (*name.split("/"), "", "")[:3]
                     for r, i, j in zip(*np.nonzero(np.isfinite(values)), strict=True):
                         yield {
                             "benchmark": panel.benchmark,
@@ -139,6 +143,8 @@ def _task_pairs(panels: list[Panel]) -> Iterator[dict[str, Any]]:
                             "arm": arm.label,
                             "seed": arm.runs[r].seed,
                             "measure": f"{family}_{kind}",
+                            "layer": layer,
+                            "quantile": quantile,
                             "task_i": int(i) + 1,
                             "task_j": int(j) + 1,
                             "value": values[r, i, j],

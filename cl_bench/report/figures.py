@@ -145,12 +145,13 @@ def _curves(
     axes.margins(x=0.01)
 
 
-def _legend(figure: Figure, axes: Any, **place: Any) -> None:
+def _legend(figure: Figure, axes: Any, wide: int = 1) -> None:
     handles, names = axes.get_legend_handles_labels()
     if names:
         figure.legend(
-            handles, names, ncols=_legend_columns(names), loc="outside upper left",
-            handlelength=1.8, columnspacing=1.2, borderaxespad=0.2, **place,
+            handles, names, ncols=wide * _legend_columns(names),
+            loc="outside upper left", handlelength=1.8, columnspacing=1.2,
+            borderaxespad=0.2,
         )  # fmt: skip
 
 
@@ -177,7 +178,9 @@ def _tiles(
 
 
 def _sweep(panel: Panel, sweep: Sweep) -> Figure:
-    figure = _figure(2 * WIDTH, HEIGHT)
+    families = list(dict.fromkeys(p.others for p in sweep.points))
+    rows = -(-len(families) // (2 * _legend_columns(families)))
+    figure = _figure(2 * WIDTH, HEIGHT + 0.15 * (rows if len(families) > 1 else 0))
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
     _scores(left, panel, sweep)
     colours = palette.ordered(len(sweep.best_arms))
@@ -187,6 +190,8 @@ def _sweep(panel: Panel, sweep: Sweep) -> Figure:
     right.set_ylabel(labels.axis_title(panel.score or ""))
     right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     left.set_title(sweep.method, loc="left")
+    if len(families) > 1:
+        _legend(figure, left, wide=2)
     return figure
 
 
@@ -217,5 +222,3 @@ def _scores(axes: Any, panel: Panel, sweep: Sweep) -> None:
         axes.minorticks_off()
     axes.set_xlabel(short(sweep.setting))
     axes.set_ylabel(f"{labels.axis_title(panel.score or '')}, last 10 %")
-    if len(families) > 1:
-        axes.legend()

@@ -273,7 +273,7 @@ def test_every_table_of_arms_has_what_they_are_charged(tmp_path, no_figures):
         assert re.search("l2 strength=0.1</th>.*<td>49.4 k</td>", table)
         assert re.search("backprop</th>.*<td>0</td>", table)
     assert "anchors centre 49.4 k" in found[-1]
-    assert "count once: in l2 strength=0.001, l2" in found[-1]
+    assert "however often they turn: in l2 strength=0.001, l2" in found[-1]
     assert "<td>3 M</td>" in found[-1]
     for name in ("summary", "plasticity"):
         rows = read_csv(one / "tables" / f"{name}.csv")

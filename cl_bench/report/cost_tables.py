@@ -33,8 +33,8 @@ def cost(rows: list[Row], strokes: dict[str, Stroke]) -> str:
         "<b>Cost.</b> Of one lane, in its last task, where a method does most: FLOPs of "
         "an optimisation step and, once a task, of what the method does at a task's "
         "start and end and at its segments' ends (Fisher, merging, pruning); then both, "
-        "the second spread over the task's steps. Loops count as often as they turn, of "
-        "conditions the dearest branch, metrics not at all. Bytes moved: XLA's estimate, "
+        "the second spread over the task's steps. Loops count as often as they turn, a "
+        "condition as if it always took its dearest branch, metrics not at all. Bytes moved: XLA's estimate, "
         "the body of a loop once. Learner state: the network, the optimiser and all else "
         "that a method carries; of anchors, weight is the importance (Fisher). Wall "
         "time: the arm's share, by lanes, of its groups' time; arms of one group are "
@@ -42,7 +42,7 @@ def cost(rows: list[Row], strokes: dict[str, Stroke]) -> str:
     )
     if unsure := [row.arm.label for row in rows if row.cost["loops_counted_once"]]:
         caption += (
-            " Loops whose turns follow the data count once: in "
+            " Loops whose turns follow the data count once, however often they turn: in "
             f"{text(', '.join(unsure))}."
         )
     return table(columns, cells, caption)

@@ -11,8 +11,10 @@ from cl_bench import components, cost, flops
 from cl_bench.components import Parts
 from cl_bench.execute import Lanes, Program
 from cl_bench.launch import make_group_run
+from cl_bench.networks import cnn
 from cl_bench.runner import Run, make_run
 from cl_bench.types import Learner, NetState
+from tests import tiny
 
 STREAM = {
     "name": "split_classes", "dataset": "synthetic", "num_tasks": 5, "batch_size": 8,
@@ -170,6 +172,21 @@ def xla_flops(method: str) -> float:
 @pytest.mark.parametrize("method", ["backprop", "ewc", "lwf"])
 def test_a_step_without_loops_is_what_xla_counts(method):
     assert record(method)["flops_per_step"] == pytest.approx(xla_flops(method), rel=0.1)
+
+
+def test_a_network_of_convolutions_and_pooling_is_what_xla_counts():
+    spec = tiny.SPEC._replace(input_shape=(32, 32, 3))
+    net = cnn.make(spec)
+
+    def loss(params, state, x):
+        state = state._replace(params=params)
+        return jnp.sum(net.apply(state, x, train=True, key=tiny.KEY)[0] ** 2)
+
+    state = jax.eval_shape(net.init, tiny.KEY)
+    x = jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.float32)
+    at = state.params, state, x
+    xla = jax.jit(jax.grad(loss)).lower(*at).cost_analysis()["flops"]
+    assert of(jax.grad(loss), *at) == pytest.approx(xla, rel=0.03)
 
 
 def test_metrics_are_not_the_cost_of_a_method():

@@ -41,6 +41,8 @@ from cl_bench.types import (
     Stream,
 )
 
+HOOKS = ("start_task", "end_segment", "end_task")
+
 
 class Run(NamedTuple):
     """One lane, traced over data, seed and hyper-parameters."""
@@ -49,7 +51,9 @@ class Run(NamedTuple):
     init: Callable[[Dataset, Array, PyTree], Carry]
     chunk: Callable[..., tuple[Carry, dict[str, Array]]]
     # (data, seed, hyper, carry, first, count, static room) -> carry, rows {name: [room]}
-    step: Callable[..., Learner]  # one unscanned step, for XLA's cost analysis
+    # For the cost record, each (data, seed, hyper, carry) -> learner, in the last task:
+    step: Callable[..., Learner]  # one step without its scan
+    hooks: dict[str, Callable[..., Learner]]  # one call of each hook of the method
 
 
 def make_run(
@@ -66,7 +70,9 @@ def make_run(
     """
     plan = schedule(stream.spec)
     lane = Lane(stream, net, make_method, tuple(metrics), needs, plan)
-    return Run(plan, lane.init, partial(_chunk, lane), partial(_one_step, lane))
+    hooks = {name: partial(_one_hook, lane, name) for name in HOOKS}
+    step = partial(_one_step, lane)
+    return Run(plan, lane.init, partial(_chunk, lane), step, hooks)
 
 
 def _chunk(lane: Lane, data, seed, hyper, carry, first, count, room: int):
@@ -88,9 +94,24 @@ def _chunk(lane: Lane, data, seed, hyper, carry, first, count, room: int):
 
 
 def _one_step(lane: Lane, data, seed, hyper, carry):
-    """One step without its scan, as the cost record counts it."""
-    clock = Clock(*(jnp.int32(0),) * 3)
+    """The first step of the last task, which has the most past, without its scan."""
+    clock = lane.step_clock(*_last_task(lane))
     return _step(lane, data, run_key(seed), lane.method(hyper), carry, clock)[0]
+
+
+def _one_hook(lane: Lane, name: str, data, seed, hyper, carry):
+    """What the method's hook makes of the learner: no reset, metric or constraint."""
+    if name != "end_segment" and "boundaries" not in lane.needs:
+        return carry.learner
+    clock = lane.visible(Clock(*_last_task(lane)))
+    hook = getattr(lane.method(hyper), name)
+    return hook(run_key(seed), clock, lane.train(data, carry), carry.learner)
+
+
+def _last_task(lane: Lane) -> tuple[Array, Array, Array]:
+    """Step, task and step in task at the start of the last task, as constants."""
+    plan = lane.plan
+    return jnp.int32(plan.starts[-1]), jnp.int32(plan.num_tasks - 1), jnp.int32(0)
 
 
 def _segment(lane: Lane, data, key, hyper, carry: Carry, segment: Array):

@@ -95,7 +95,13 @@ def make_study(
     parts.write_part(folder / "groups" / "g", 0, columns, 0, int(2 * done))
     write_json(
         folder / "groups" / "g" / "group.json",
-        {"lanes": len(runs), "flops_per_step": 1.2e5, "learner_bytes": 98_765},
+        {
+            "lanes": len(runs),
+            "flops_per_step": 1.2e5,
+            "learner_bytes": 98_765,
+            "bytes_beyond_network": 65_400,
+            "charged_flops_per_step": 1.31e5,
+        },
     )
     return folder
 
@@ -334,6 +340,7 @@ def test_csv(tmp_path, tables_only):
     found = rows["backprop"]
     assert float(found["average_accuracy_low"]) == pytest.approx(80)
     assert float(found["forgetting_first_last"]) == pytest.approx(-2.5)
+    assert float(found["bytes_beyond_network"]) == 65_400
     assert float(found["learner_bytes"]) == 98_765 and found["unit"] == "%"
     assert found["no_forward_transfer"] == ""
     cells = read_csv(tmp_path / "tables" / "accuracy_matrix.csv")
@@ -360,7 +367,8 @@ def test_the_page_has_the_table_and_the_note(built):
         assert f'<th scope="col">{title}<' in found
     assert "81.0<small>80.0 to 82.0</small>" in found
     assert "−2.5<small>−2.5 to −2.5</small>" in found.replace("-", "−")
-    assert "98.8 k" in found and "120 k" in found
+    charged = re.findall("<td>65.4 k</td><td>131 k</td></tr>", found)
+    assert len(charged) == 2 * found.count("<b>")  # two arms in each table
     assert "Same word, different number" in found and "Continuum" in found
 
 

@@ -124,6 +124,8 @@ def test_group_json_is_the_cost_record(finished):
     assert facts["learner_bytes"] >= 4 * facts["parameters"]
     assert facts["flops_per_step"] > 2 * facts["parameters"]
     assert facts["bytes_per_step"] > 4 * facts["parameters"]
+    assert facts["charged_flops_per_step"] == facts["flops_per_step"]
+    assert facts["learner_bytes_by_kind"] == {"network": facts["learner_bytes"]}
     assert facts["strategy"] == "map" and facts["lane_width"] == facts["lanes"] == 2
     assert facts["devices"] == 2 and facts["device"]
     assert facts["compile_seconds"] > 0 and facts["wall_seconds"] > 0

@@ -121,6 +121,22 @@ def make_study(
     return folder
 
 
+def charge(folder: Path) -> None:
+    """Adds what earlier versions did not record; l2's arms carry anchors."""
+    for path in folder.glob("groups/*/group.json"):
+        facts = json.loads(path.read_text())
+        heavy = path.parent.name.endswith("l2")
+        kinds = {"network": 49_380} | ({"anchors centre": 49_385} if heavy else {})
+        write_json(
+            path,
+            facts | {
+                "flops_per_task": 3e6 * heavy, "charged_flops_per_step": 1.2e5 + heavy,
+                "loops_counted_once": int(heavy), "learner_bytes_by_kind": kinds,
+                "bytes_beyond_network": 49_385 * heavy,
+            },
+        )  # fmt: skip
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -226,6 +242,47 @@ def test_costs(built):
     assert groups["digits-l2"]["lanes"] == "9"
     # Three of the nine lanes of a 30 s group.
     assert float(summary_of(built)["l2 strength=0.1"]["wall_seconds"]) == 10.0
+
+
+def test_what_an_earlier_version_did_not_record_is_empty(built):
+    rows = summary_of(built)
+    names = "bytes_beyond_network", "charged_flops_per_step", "flops_per_task"
+    assert [rows["backprop"][name] for name in names] == ["", "", ""]
+    assert rows["backprop"]["learner_bytes"] == "98765"
+    (row, *_) = read_csv(built / "tables" / "cost.csv")
+    assert row["learner_bytes_by_kind"] == ""
+
+
+@needs_extra
+def test_every_table_of_arms_has_what_they_are_charged(tmp_path, no_figures):
+    one = make_study(tmp_path / "one")
+    two = make_study(tmp_path / "two", name="more", benchmark="other", shift=-0.2)
+    charge(one)
+    charge(two)
+    report.build([one, two])
+    page = (one / "report.html").read_text()
+    found = [
+        table
+        for table in re.findall("<table>.*?</table>", page, re.DOTALL)
+        if "<span>bytes beyond the network</span>" in table
+    ]
+    titles = [re.search("<b>(.*?)</b>", table)[1][:13] for table in found]
+    each = ["Online accura", "Plasticity.", "Cost."]
+    assert titles == ["Online accura", *each, *each]
+    for table in found:
+        assert re.search("l2 strength=0.1</th>.*<td>49.4 k</td>", table)
+        assert re.search("backprop</th>.*<td>0</td>", table)
+    assert "anchors centre 49.4 k" in found[-1]
+    assert "however often they turn: in l2 strength=0.001, l2" in found[-1]
+    assert "<td>3 M</td>" in found[-1]
+    for name in ("summary", "plasticity"):
+        rows = read_csv(one / "tables" / f"{name}.csv")
+        charged = {row["arm"]: row["bytes_beyond_network"] for row in rows}
+        assert charged["l2 strength=0.1"] == "49385"
+        assert {row["charged_flops_per_step"] for row in rows} == {"120000", "120001"}
+    costs = {row["group"]: row for row in read_csv(one / "tables" / "cost.csv")}
+    kinds = costs["digits-l2"]["learner_bytes_by_kind"]
+    assert kinds == "anchors centre 49385; network 49380"
 
 
 @needs_extra

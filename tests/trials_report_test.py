@@ -7,7 +7,7 @@ import pytest
 
 from cl_bench import report
 from cl_bench.report import panels, studies, trials
-from tests.report_test import make_study, needs_extra, read_csv
+from tests.report_test import charge, make_study, needs_extra, read_csv
 
 
 def by_subsets(scores, values, budget, higher):
@@ -102,9 +102,11 @@ def test_settings_of_the_benchmark_are_no_trials(tmp_path):
 @needs_extra
 def test_the_page_the_figures_and_the_table_have_it(tmp_path):
     folder = study_of(tmp_path, noise=0.01)
+    charge(folder)
     report.build([folder])
     rows = read_csv(folder / "tables" / "trials.csv")
     assert [row["trials"] for row in rows] == ["1", "2", "3", "4"]
+    assert rows[0]["bytes_beyond_network"] == "49385"
     assert float(rows[3]["mean"]) > float(rows[0]["mean"])
     assert (folder / "figures" / "trials.png").stat().st_size > 5_000
     page = (folder / "report.html").read_text()

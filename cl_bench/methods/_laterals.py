@@ -212,7 +212,7 @@ def earlier(
         return {name: h.at[k].set(read[name]) for name, h in inputs.items()}
 
     # Not a loop of the compiled program: each column has fewer products to do than the
-    # next, and XLA's count of a step (the cost record) would hold one round only.
+    # next.
     for k in range(tasks - 1):
         inputs = jax.lax.cond(
             k < task, lambda now, k=k: run(k, now), lambda now: now, inputs

@@ -56,8 +56,8 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     Memory: T columns and T (T - 1) / 2 sets of U ('adapter': of V, and T of U). Cost of
     a step of task k: backprop, k - 1 columns forward with their (k - 1)(k - 2) / 2 sets,
     and T - 1 sets forward and backward, the k - 1 in use padded with zeros: O(T^2) a
-    step, O(T^3) a stream; task 1 costs what backprop does. XLA's count of a step, and
-    so the cost record, is of the last task. The program grows with T.
+    step, O(T^3) a stream; task 1 costs what backprop does. The cost record is of the
+    last task. The program grows with T.
 
     Raises ValueError for a kind of connection that does not exist, a network that is
     not hidden dense layers one after another, more than 8 GiB of weights, and a

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from cl_bench.report import charges
 from cl_bench.report.html_tables import arm_name, table, text
 from cl_bench.report.palette import Stroke
 from cl_bench.report.summary import Row, quantity
@@ -13,24 +14,46 @@ def cost(rows: list[Row], strokes: dict[str, Stroke]) -> str:
     if all(value is None for row in rows for value in row.cost.values()):
         return ""
     columns = [
-        ("Arm", ""), ("Step", "FLOPs"), ("Step", "bytes moved"), ("Parameters", ""),
-        ("Learner state", "bytes"), ("Speed", "lane-steps / s"), ("Wall time", "its lanes"),
-        ("Compiling", "its groups"),
+        ("Arm", ""), ("Step alone", "FLOPs"), ("Hooks", "FLOPs a task"),
+        *reversed(charges.COLUMNS), ("Learner state", "bytes"), ("Parameters", ""),
+        ("Step alone", "bytes moved"), ("Speed", "lane-steps / s"),
+        ("Wall time", "its lanes"), ("Compiling", "its groups"),
     ]  # fmt: skip
-    keys = ("flops_per_step", "bytes_per_step", "parameters", "learner_bytes")
+    flops = ("flops_per_step", "flops_per_task", *reversed(charges.CHARGED))
+    others = ("parameters", "bytes_per_step", "lane_steps_per_second")
     cells = [
         [arm_name(row, strokes)]
-        + [quantity(row.cost[k]) for k in (*keys, "lane_steps_per_second")]
+        + [quantity(row.cost[k]) for k in flops]
+        + [_state(row)]
+        + [quantity(row.cost[k]) for k in others]
         + [duration(row.cost[k]) for k in ("wall_seconds", "compile_seconds")]
         for row in rows
     ]
     caption = (
-        "<b>Cost.</b> FLOPs and bytes of one optimisation step of one lane, from XLA's "
-        "cost analysis of the compiled step. Learner state: parameters, optimiser and "
-        "all else that a method carries. Wall time: the arm's share, by lanes, of its "
-        "groups' time; arms of one group are compiled together."
+        "<b>Cost.</b> Of one lane, in its last task, where a method does most: FLOPs of "
+        "an optimisation step and, once a task, of what the method does at a task's "
+        "start and end and at its segments' ends (Fisher, merging, pruning); then both, "
+        "the second spread over the task's steps. Loops count as often as they turn, a "
+        "condition as if it always took its dearest branch, metrics not at all. Bytes moved: XLA's estimate, "
+        "the body of a loop once. Learner state: the network, the optimiser and all else "
+        "that a method carries; of anchors, weight is the importance (Fisher). Wall "
+        "time: the arm's share, by lanes, of its groups' time; arms of one group are "
+        "compiled together."
     )
+    if unsure := [row.arm.label for row in rows if row.cost["loops_counted_once"]]:
+        caption += (
+            " Loops whose turns follow the data count once, however often they turn: in "
+            f"{text(', '.join(unsure))}."
+        )
     return table(columns, cells, caption)
+
+
+def _state(row: Row) -> str:
+    """The learner's bytes, and what they are for, the most first, in small print."""
+    kinds = sorted(row.kinds.items(), key=lambda kind: -kind[1])
+    parts = [f"{text(name)} {quantity(size)}" for name, size in kinds]
+    small = f"<small>{'<br>'.join(parts)}</small>" if len(parts) > 1 else ""
+    return quantity(row.cost["learner_bytes"]) + small
 
 
 def duration(seconds: float | None) -> str:

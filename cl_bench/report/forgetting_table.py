@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from cl_bench.report import forgetting, references
+from cl_bench.report import charges, forgetting, references
 from cl_bench.report.forgetting import NUMBERS, Number
 from cl_bench.report.html_tables import arm_name, interval, table, text
 from cl_bench.report.palette import Stroke
 from cl_bench.report.panels import Panel
-from cl_bench.report.summary import Row, quantity
+from cl_bench.report.summary import Row
 
 # Read in the code of each framework.
 SAME_WORD = (
@@ -21,7 +21,7 @@ SAME_WORD = (
     ("FWT", "minus initial accuracy", "minus initial accuracy",
      "nothing subtracted", "–", "–"),
 )  # fmt: skip
-COSTS = ("learner_bytes", "flops_per_step")
+COSTS = ("learner_bytes", "flops_per_step", *charges.CHARGED)
 ANYTIME = (
     "<b>While training goes on.</b> From the accuracies at the segments' ends on the "
     "tasks learned so far. min-ACC: the lowest accuracy of a task after its own training, "
@@ -38,15 +38,12 @@ def html(panel: Panel, rows: list[Row], strokes: dict[str, Stroke]) -> str:
     rows = [row for row in rows if row.forgetting]
     if not rows:
         return ""
-    costs = [("Learner state", "bytes"), ("Step", "FLOPs")]
     columns, cells = _numbers(rows, strokes, "matrix")
-    for row, line in zip(rows, cells, strict=True):
-        line += [quantity(row.cost[key]) for key in COSTS]
-    parts = [table(columns + costs, cells, _caption(rows))]
+    parts = [table(columns, cells, _caption(rows))]
     captions = {"reference": _references(panel, rows), "anytime": ANYTIME}
     for source, caption in captions.items():
         columns, cells = _numbers(rows, strokes, source)
-        if len(columns) > 1:
+        if len(columns) > 1 + len(charges.COLUMNS):
             parts.append(table(columns, cells, caption))
     return "".join([*parts, _same_word()])
 
@@ -54,7 +51,7 @@ def html(panel: Panel, rows: list[Row], strokes: dict[str, Stroke]) -> str:
 def _numbers(
     rows: list[Row], strokes: dict[str, Stroke], source: str
 ) -> tuple[list[tuple[str, str]], list[list[str]]]:
-    """Columns and cells of those numbers of the page that any arm has."""
+    """Columns and cells of those numbers that any arm has, and what it is charged."""
     shown = [
         name
         for name, number in NUMBERS.items()
@@ -64,9 +61,12 @@ def _numbers(
     ]
     columns = [("Arm", "")] + [(NUMBERS[n].title, NUMBERS[n].note) for n in shown]
     cells = [
-        [arm_name(row, strokes)] + [_cell(row, name) for name in shown] for row in rows
+        [arm_name(row, strokes)]
+        + [_cell(row, name) for name in shown]
+        + charges.cells(row.cost)
+        for row in rows
     ]
-    return columns, cells
+    return columns + charges.COLUMNS, cells
 
 
 def _source(number: Number) -> str:
@@ -92,7 +92,7 @@ def _caption(rows: list[Row]) -> str:
         "tasks; b<sub>j</sub>: that of the untrained network. Of forgetting lower is "
         "better, of all else higher. ACC = learning accuracy + (T − 1)/T · BWT. A "
         "diverged run counts as accuracy 0 from then on, also where that leaves little "
-        "to forget. Bytes and FLOPs as in the table of costs. "
+        f"to forget.{charges.NOTE} "
     )
     if reasons := _reasons(rows):
         caption += f"No FWT: {text('; '.join(reasons))}. "

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from cl_bench import stats
-from cl_bench.report import labels
+from cl_bench.report import charges, labels
 from cl_bench.report.palette import Stroke
 from cl_bench.report.panels import Panel
 from cl_bench.report.scores import baseline, final_scores, lower_is_better
-from cl_bench.report.summary import FEW, Row, number
+from cl_bench.report.summary import FEW, Row, cost, number
 from cl_bench.stats import Interval
 
 Column = tuple[str, str]  # heading, what it means in small print
@@ -72,7 +72,7 @@ def summary(panel: Panel, rows: list[Row], strokes: dict[str, Stroke]) -> str:
     columns = [
         ("Arm", ""), ("Runs", ""), ("First task", unit), ("Best task", unit),
         ("Last 10 %", unit), ("Whole stream", unit), (f"Against {base}", "last 10 %"),
-        ("Diverged", "runs"),
+        ("Diverged", "runs"), *charges.COLUMNS,
     ]  # fmt: skip
     cells = [
         [
@@ -84,6 +84,7 @@ def summary(panel: Panel, rows: list[Row], strokes: dict[str, Stroke]) -> str:
             interval(row.stream, unit),
             _difference(row, unit, lower_is_better(panel)),
             f"{row.diverged} of {row.n}" if row.diverged else "0",
+            *charges.cells(row.cost),
         ]
         for row in rows
     ]  # fmt: skip
@@ -93,7 +94,7 @@ def summary(panel: Panel, rows: list[Row], strokes: dict[str, Stroke]) -> str:
         "interval below. Best task: of the mean curve, so chance favours it. Against "
         f"{base}: mean difference of runs with the same seed, which share tasks and "
         "initial weights; in colour where the interval over at least "
-        f"{FEW} pairs leaves out 0."
+        f"{FEW} pairs leaves out 0.{charges.NOTE}"
     )
     if any(row.arm.oracle for row in rows):
         caption += " Oracle: knows what the stream does not offer."
@@ -126,22 +127,24 @@ def across(panels: list[Panel]) -> str:
     unit = labels.label(metric).unit
     columns = [
         ("Arm", ""), ("Benchmarks", ""), ("IQM", unit), ("Mean", unit),
-        ("Better than its baseline", "% of pairs of runs"),
+        ("Better than its baseline", "% of pairs of runs"), *charges.COLUMNS,
     ]  # fmt: skip
     caption = (
         f"<b>{text(labels.label(metric).title)} over the last tenth of the tasks, all "
         "benchmarks together.</b> IQM: mean of the middle half of the runs. 95 % "
         "bootstrap intervals, runs resampled within each benchmark. Probability that a "
         "run is better than one of the backprop baseline, ties one half, mean over "
-        "benchmarks (Agarwal et al. 2021)."
+        "benchmarks (Agarwal et al. 2021). Memory and FLOPs: the largest of the "
+        "benchmarks."
     )
     return '<h2 id="across">All benchmarks</h2>' + table(columns, rows, caption)
 
 
 def _across(name: str, panels: list[Panel]) -> list[str]:
-    ours, theirs = [], []
+    ours, theirs, costs = [], [], []
     for panel in panels:
         arm = next(a for a in panel.arms if a.label == name)
+        costs.append(cost(arm))
         base = baseline(panel, arm.study)
         sign = -1.0 if lower_is_better(panel) else 1.0
         ours.append(_finite(sign * final_scores(panel, arm)))
@@ -161,6 +164,7 @@ def _across(name: str, panels: list[Panel]) -> list[str]:
         interval(stats.bootstrap(signed, stats.iqm), unit),
         interval(stats.bootstrap(signed), unit),
         won,
+        *charges.cells(charges.largest(costs)),
     ]
 
 

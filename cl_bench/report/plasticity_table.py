@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cl_bench.report import labels
+from cl_bench.report import charges, labels
 from cl_bench.report.html_tables import arm_name, interval, table, text
 from cl_bench.report.palette import Stroke
 from cl_bench.report.panels import Panel
@@ -40,6 +40,9 @@ def html(panel: Panel, rows: list[Row], strokes: dict[str, Stroke]) -> str:
         columns.append(("Gap to a fresh network", "last 10 %"))
         for cell, row in zip(cells, rows, strict=True):
             cell.append(_signed(row.plasticity.gap, unit))
+    columns += charges.COLUMNS
+    for cell, row in zip(cells, rows, strict=True):
+        cell += charges.cells(row.cost)
     return table(columns, cells, _caption(panel, rows, fresh, measured))
 
 
@@ -101,4 +104,4 @@ def csv_row(panel: Panel, row: Row) -> dict[str, Any]:
     for name, value in intervals.items():
         cells |= {name: value.estimate}
         cells |= {f"{name}_low": value.low, f"{name}_high": value.high}
-    return cells
+    return cells | charges.csv_cells(row.cost)

@@ -21,7 +21,8 @@ from cl_bench.stats import Interval
 
 FEW = 5  # runs below which a percentile bootstrap is known to be too narrow
 COST = (
-    "flops_per_step", "bytes_per_step", "parameters", "learner_bytes",
+    "flops_per_step", "flops_per_task", "charged_flops_per_step", "loops_counted_once",
+    "bytes_per_step", "parameters", "learner_bytes", "bytes_beyond_network",
     "lane_steps_per_second", "wall_seconds", "compile_seconds",
 )  # fmt: skip
 
@@ -42,6 +43,7 @@ class Row(NamedTuple):
     difference: Interval  # of `last`, paired by seed
     pairs: int
     cost: dict[str, float | None]
+    kinds: dict[str, int]  # bytes of each thing that the learner carries
     plasticity: Plasticity
     forgetting: dict[str, Interval]  # of the accuracy matrix, {} where not recorded
 
@@ -82,6 +84,7 @@ def _row(panel: Panel, arm: Arm, base: Arm | None, plastic: Plasticity) -> Row:
         difference=interval_of(pairs),
         pairs=len(pairs),
         cost=cost(arm),
+        kinds=kinds(arm),
         plasticity=plastic,
         forgetting=forgetting.of(panel, arm),
     )
@@ -117,6 +120,12 @@ def cost(arm: Arm) -> dict[str, float | None]:
     known = [s for s in shares if s is not None]
     found["wall_seconds"] = sum(known) if known else None
     return found
+
+
+def kinds(arm: Arm) -> dict[str, int]:
+    """Bytes by kind of the arm's largest group; {} where none recorded them."""
+    found = [group.get("learner_bytes_by_kind") or {} for group in arm.groups.values()]
+    return max(found, key=lambda one: sum(one.values()), default={})
 
 
 def _wall_share(arm: Arm, key: str, group: dict[str, Any]) -> float | None:

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from cl_bench.atomic import replacing
-from cl_bench.report import forgetting_table, labels, plasticity_table, trials
+from cl_bench.report import (
+    charges,
+    forgetting_table,
+    labels,
+    plasticity_table,
+    trials,
+)
 from cl_bench.report.panels import Panel
 from cl_bench.report.summary import COST, Row, cost_of
 from cl_bench.report.trials import Trials
@@ -168,6 +174,7 @@ def _trials(tried: list[tuple[Panel, list[Trials]]]) -> Iterator[dict[str, Any]]
                     "mean": one.score.estimate[i],
                     "low": one.score.low[i],
                     "high": one.score.high[i],
+                    **charges.csv_cells(one.charged),
                 }
 
 
@@ -184,5 +191,12 @@ def ledger(panels: list[Panel]) -> list[dict[str, Any]]:
         {"study": key[0], "group": key[1], "arms": "; ".join(dict.fromkeys(arms[key]))}
         | {name: group.get(name) for name in LEDGER}
         | {name: cost_of(group, name) for name in COST}
+        | {"learner_bytes_by_kind": _by_kind(group)}
         for key, group in groups.items()
     ]
+
+
+def _by_kind(group: dict[str, Any]) -> str:
+    """'network 70440; memory 1280', in bytes."""
+    found = group.get("learner_bytes_by_kind") or {}
+    return "; ".join(f"{name} {size}" for name, size in found.items())

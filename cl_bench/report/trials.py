@@ -6,8 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from cl_bench import stats
+from cl_bench.report import charges
 from cl_bench.report.panels import Arm, Panel, in_blocks
 from cl_bench.report.scores import by_seed, families, final_scores, lower_is_better
+from cl_bench.report.summary import cost
 from cl_bench.stats import Band, Floats
 
 FEWEST = 3  # settings of a method, below which there is nothing to plot
@@ -21,6 +23,7 @@ class Trials(NamedTuple):
     settings: int  # N, how many there are
     score: Band  # [N] expected score over the last tenth after 1 ... N trials
     curves: dict[int, Band]  # number of trials -> expected curve, as `Arm.drawn`
+    charged: dict[str, float | None]  # the largest of its settings, of each run
 
 
 def of(panel: Panel) -> list[Trials]:
@@ -60,7 +63,8 @@ def _of_family(panel: Panel, method: str, arms: list[Arm]) -> Trials | None:
         means = expected(scores, curves, budget, higher)
         blocks = in_blocks(means, panel.block) if panel.block > 1 else means
         drawn[budget] = stats.band(blocks)
-    return Trials(arms[0].study, method, len(arms), stats.band(after), drawn)
+    charged = charges.largest([cost(arm) for arm in arms])
+    return Trials(arms[0].study, method, len(arms), stats.band(after), drawn, charged)
 
 
 def _upto(arms: list[Arm]) -> range:

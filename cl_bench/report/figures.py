@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cl_bench.report import (
     forgetting_figures,
@@ -142,6 +143,7 @@ def _curves(
         low, high = band.low[seen], band.high[seen]
         axes.fill_between(x, low, high, color=colour, alpha=0.16, lw=0)
     axes.set_xlabel("Task")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.01)
 
 
@@ -180,7 +182,9 @@ def _tiles(
 def _sweep(panel: Panel, sweep: Sweep) -> Figure:
     families = list(dict.fromkeys(p.others for p in sweep.points))
     rows = -(-len(families) // (2 * _legend_columns(families)))
-    figure = _figure(2 * WIDTH, HEIGHT + 0.15 * (rows if len(families) > 1 else 0))
+    above = rows if len(families) > 1 else 0
+    beside = max(0, len(sweep.best_arms) - 12)
+    figure = _figure(2 * WIDTH, HEIGHT + 0.15 * (above + beside))
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
     _scores(left, panel, sweep)
     colours = palette.ordered(len(sweep.best_arms))
@@ -217,8 +221,10 @@ def _scores(axes: Any, panel: Panel, sweep: Sweep) -> None:
     elif sweep.scale == "log":
         axes.set_xscale("log")
     if sweep.scale != "category":
-        values = dict.fromkeys((p.value, p.text) for p in sweep.points)
-        axes.set_xticks([v for v, _ in values], [name for _, name in values])
+        values = list(dict.fromkeys((p.value, p.text) for p in sweep.points))
+        room = 32  # characters; of more, every so many names are left out
+        shown = values[:: -(-sum(len(name) + 1 for _, name in values) // room)]
+        axes.set_xticks([v for v, _ in shown], [name for _, name in shown])
         axes.minorticks_off()
     axes.set_xlabel(short(sweep.setting))
     axes.set_ylabel(f"{labels.axis_title(panel.score or '')}, last 10 %")

@@ -24,7 +24,7 @@ from cl_bench.methods import (
 )
 from cl_bench.metrics import accuracy_matrix
 from cl_bench.networks import mlp
-from cl_bench.streams import transformed
+from cl_bench.streams import mixed, split_classes, transformed
 from cl_bench.types import Clock
 from tests import tiny
 from tests.reference import gem as oracle_gem
@@ -222,6 +222,24 @@ def test_nothing_to_replay_has_no_share(weighting):
     share = partial(_replay.share, weighting)
     assert share(1.0, batch, none, 3) == 0 == share(0.0, batch, batch, 3)
     assert share(1.0, batch, batch, 3) == {"by_task": 0.75}.get(weighting, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("stream", "classes"),
+    [
+        (split_classes.make(scenario="domain"), 10),
+        (split_classes.make(scenario="domain", num_tasks=3), 6),
+        (split_classes.make(scenario="task", single_head=True), 10),
+        (mixed.make(scenario="domain"), 20),
+        (transformed.make(num_tasks=3), 10),
+    ],
+)
+def test_classes_are_those_of_the_data_not_the_outputs(stream, classes):
+    net = mlp.make(stream.spec, widths=(3,))
+    for method in (experience_replay, naive_rehearsal, der):
+        method.make(net, stream.spec, method.Hyper(capacity=classes))
+        with pytest.raises(ValueError, match=f"{classes}: it has to hold {classes}"):
+            method.make(net, stream.spec, method.Hyper(capacity=classes - 1))
 
 
 REAL = tiny.SPEC._replace(loss=squared_error)

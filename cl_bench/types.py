@@ -69,6 +69,8 @@ class StreamSpec(NamedTuple):
     loss: Loss
     reset_head: bool  # the benchmark resets the head at task start, for every method
     own_outputs: bool = False  # each task has outputs that no other task has
+    has_test: bool = True  # `held_out` has 'test' examples
+    num_classes: int = 0  # classes of all tasks, where an output stands for several
     # Two more rules of a benchmark, for every method alike. Step sizes are multiplied
     # by `factor` from that `fraction` of each task on; and the network that scores best
     # on so many 'fit' minibatches at the segment ends is put back before end_task.

@@ -42,7 +42,8 @@ def problem(scenario):
 
 
 def setting(scenario):
-    spec = task_run.spec(scenario=scenario, num_outputs=6)
+    own = scenario != "domain"
+    spec = task_run.spec(scenario=scenario, num_outputs=6, own_outputs=own)
     return spec, mlp.make(spec, widths=(8, 6)), problem(scenario)
 
 

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cl_bench import config, study
+from cl_bench.fields import ConfigError
 from cl_bench.registry import UnknownNameError
 from cl_bench.streams import _epochs, label_permuted, random_label
 
@@ -142,6 +144,30 @@ def test_random_labels_have_no_held_out_examples():
     for split in ("fit", "tune", "test"):
         with pytest.raises(ValueError, match=f"no '{split}' examples"):
             stream.held_out(data, _one(states, 0), split, jnp.int32(0), jnp.int32(0))
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "accuracy_matrix",
+        "anytime_accuracy",
+        "pollution",
+        "task_similarity",
+        "test_accuracy",
+    ],
+)
+def test_a_metric_of_test_examples_is_refused_before_anything_is_compiled(metric):
+    made = config.study(
+        name="random",
+        stream={"name": "random_label", "num_tasks": 2},
+        network={"name": "mlp", "widths": (3,)},
+        method={"name": "backprop"},
+        metrics=("online_accuracy", metric),
+        seeds=1,
+    )
+    text = rf"config.metric \({metric}\): .* holds none: take online_accuracy"
+    with pytest.raises(ConfigError, match=text):
+        study.expand(made)
 
 
 def test_the_spec_is_that_of_random_label_mnist():

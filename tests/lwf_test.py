@@ -46,8 +46,10 @@ def old_sets(scenario, task):
 
 
 def spec_of(scenario):
-    name = "class" if scenario == "all classes" else scenario
-    return task_run.spec(scenario=name, num_outputs=6)
+    names = {"all classes": "class", "single head": "task"}
+    own = scenario in ("task", "class", "all classes")
+    name = names.get(scenario, scenario)
+    return task_run.spec(scenario=name, num_outputs=6, own_outputs=own)
 
 
 def expected_run(data, first, scenario, hyper):
@@ -60,7 +62,7 @@ def expected_run(data, first, scenario, hyper):
             classes = data.classes[task, i]
             grads = by_logits.masked_cross_entropy(params, x, y, classes)
             if task > 0:
-                domain = scenario in ("domain", "online")
+                domain = scenario in ("domain", "single head")
                 factor = task if hyper.weighting == "van_de_ven" and domain else 1
                 added = oracle.added_gradient(
                     params, teacher, x, old_sets(scenario, task), classes,
@@ -82,6 +84,8 @@ CASES = [
     ("task", {"weighting": "van_de_ven", "temperature": 1.0}),
     ("domain", {"strength": 0.5}),
     ("domain", {"weighting": "van_de_ven"}),
+    ("single head", {}),
+    ("single head", {"weighting": "van_de_ven"}),
     ("class", {"temperature": 3.0}),
     ("class", {"weighting": "van_de_ven", "student": "in_play"}),
     ("all classes", {"student": "in_play"}),

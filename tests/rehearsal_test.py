@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
+from cl_bench import runner
 from cl_bench.losses import squared_error
 from cl_bench.methods import (
     _quadratic,
@@ -21,7 +22,9 @@ from cl_bench.methods import (
     gem,
     naive_rehearsal,
 )
+from cl_bench.metrics import accuracy_matrix
 from cl_bench.networks import mlp
+from cl_bench.streams import mixed, split_classes, transformed
 from cl_bench.types import Clock
 from tests import tiny
 from tests.reference import gem as oracle_gem
@@ -148,6 +151,53 @@ def test_a_memory_of_everything_trains_on_everything():
     assert miss(mean) < 0.05 * norm(expected) < 0.1 * miss(own)
 
 
+EACH = 60  # examples of a task
+
+
+def after_three_tasks(method, hyper, training="sequential"):
+    """Last parameters [2 seeds, P] and accuracies on the 3 tasks [2, 3]; convex."""
+    stream = transformed.make(
+        num_tasks=3, examples=EACH, batch_size=30, steps_per_task=400, training=training
+    )
+    net = mlp.make(stream.spec, widths=())
+    metric = accuracy_matrix.make(net, stream.spec, minibatches=3)
+    run = runner.make_run(stream, net, method.make, [metric], method.NEEDS)
+    data = jax.tree.map(jnp.asarray, stream.load())
+
+    def lane(seed):
+        return run.chunk(data, seed, hyper, run.init(data, seed, hyper), 0, 3, 3)
+
+    carry, rows = tiny.quick_jit(jax.vmap(lane))(jnp.arange(2, dtype=jnp.uint32))
+    leaves = jax.tree.leaves(carry.learner.net.params)
+    params = np.concatenate([np.reshape(leaf, (2, -1)) for leaf in leaves], axis=1)
+    scores = [rows[f"accuracy_on/{task}"][:, 2] for task in range(3)]
+    return params, np.stack(scores, axis=1)
+
+
+def test_unlimited_memory_by_task_approaches_cumulative_training():
+    """Weighting 'by_task' has the limit: its task has the share 1 / (t + 1) of the loss.
+
+    The default 'union' has not, whatever its memory: with the stream's own batch size
+    the current task keeps half of the loss, as with 'half', and another optimum.
+    """
+    sgd = {"step_size": 0.05}
+    cumulative, reached = after_three_tasks(
+        backprop, backprop.Hyper(**sgd), training="cumulative"
+    )
+
+    def away(method, **settings):
+        params, scores = after_three_tasks(method, method.Hyper(**sgd, **settings))
+        distance = np.linalg.norm(params - cumulative, axis=1).max()
+        return distance, np.abs(scores - reached).max()
+
+    everything = partial(away, naive_rehearsal, capacity=3 * EACH)
+    near, points = everything(weighting="by_task", replay_batch_size=60)
+    plain, plain_points = away(backprop)
+    halves = everything()[0]
+    assert near < 0.1 * plain and near < 0.25 * halves, (near, halves, plain)
+    assert points < 0.03 and plain_points > 0.15, (points, plain_points)
+
+
 def test_der_plus_plus_without_labels_is_der():
     options = {"alpha": 0.4, "capacity": 9}
     plus = der_plus_plus.make(NET, tiny.SPEC, der_plus_plus.Hyper(**options, beta=0.0))
@@ -172,6 +222,24 @@ def test_nothing_to_replay_has_no_share(weighting):
     share = partial(_replay.share, weighting)
     assert share(1.0, batch, none, 3) == 0 == share(0.0, batch, batch, 3)
     assert share(1.0, batch, batch, 3) == {"by_task": 0.75}.get(weighting, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("stream", "classes"),
+    [
+        (split_classes.make(scenario="domain"), 10),
+        (split_classes.make(scenario="domain", num_tasks=3), 6),
+        (split_classes.make(scenario="task", single_head=True), 10),
+        (mixed.make(scenario="domain"), 20),
+        (transformed.make(num_tasks=3), 10),
+    ],
+)
+def test_classes_are_those_of_the_data_not_the_outputs(stream, classes):
+    net = mlp.make(stream.spec, widths=(3,))
+    for method in (experience_replay, naive_rehearsal, der):
+        method.make(net, stream.spec, method.Hyper(capacity=classes))
+        with pytest.raises(ValueError, match=f"{classes}: it has to hold {classes}"):
+            method.make(net, stream.spec, method.Hyper(capacity=classes - 1))
 
 
 REAL = tiny.SPEC._replace(loss=squared_error)

@@ -1,5 +1,7 @@
 """Transformed and mixed streams: what each task shows, and to which outputs it maps."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import chex
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from cl_bench.datasets import _source, _tfds
 from cl_bench.streams import _views, mixed, transformed
+from tests.fixtures import coloured
 
 close = chex.assert_trees_all_close
 
@@ -144,6 +148,53 @@ def test_mixed_sets_in_one_frame_with_their_own_labels():
     assert (other.y[valid] >= 10).all() and (other.task == 1).all()
     assert other.classes[0, 10:].all() and not other.classes[0, :10].any()
     assert set(walk(mixed.make(training="joint", batch_size=10)).task) == {0, 1}
+
+
+def framed_grey(images, frame):
+    """Images [N, H, W, C] in grey in the middle of a frame, [N, H W] in [0, 1]."""
+    n, height, width, _ = images.shape
+    top, left = (frame[0] - height) // 2, (frame[1] - width) // 2
+    found = np.zeros((n, *frame))
+    mean = np.round(images.astype(np.float64).mean(axis=3))
+    found[:, top : top + height, left : left + width] = mean
+    return (found.reshape(n, -1) / 255).astype(np.float32)
+
+
+def test_colours_are_averaged_beside_a_set_without():
+    stream = mixed.make(datasets=("digits", coloured.__name__), batch_size=10)
+    spec, colour = stream.spec, coloured.load()
+    assert colour.test_x.shape == (20, 6, 6, 3)
+    assert spec.num_tasks == 2 and spec.num_outputs == 20 and spec.input_shape == (64,)
+    found = held_out(stream, 1)
+    assert found.weight.sum() == 20
+    expected = framed_grey(colour.test_x, (8, 8))
+    close(found.x[:20], expected, atol=1e-6)
+    assert np.abs(expected - framed_grey(colour.test_x[..., :1], (8, 8))).max() > 0.1
+    close(found.y[:20], colour.test_y + 10)
+    pixels = lambda x: {row.tobytes() for row in np.round(x * 255).astype(np.uint8)}
+    assert pixels(walk(stream, task=1).x) <= pixels(framed_grey(colour.train_x, (8, 8)))
+    digits = _source.load("digits")
+    close(held_out(stream, 0).x, framed_grey(digits.test_x[:100], (8, 8)), atol=1e-6)
+
+
+REAL = os.environ.get("TFDS_DATA_DIR")
+NAMES = ("mnist", "fashion_mnist", "cifar10")
+
+
+def test_mnist_fashion_and_cifar_in_one_frame():
+    for name in NAMES:
+        if REAL is None or _tfds.prepared_folder(name, Path(REAL)) is None:
+            pytest.skip(f"{name} is not prepared in TFDS_DATA_DIR ({REAL})")
+    stream = mixed.make(datasets=NAMES, data_dir=REAL, examples=200, batch_size=50)
+    assert stream.spec.input_shape == (32 * 32,) and stream.spec.num_outputs == 30
+    for task, name in enumerate(NAMES):
+        own = _source.load(name, data_dir=REAL)
+        found = held_out(stream, task)
+        close(found.x, framed_grey(own.test_x[:100], (32, 32)), atol=1e-6)
+        close(found.y, own.test_y[:100].astype(np.int32) + 10 * task)
+        assert set(walk(stream, task, steps=4).y) == set(
+            range(10 * task, 10 * task + 10)
+        )
 
 
 @pytest.mark.parametrize(

@@ -63,10 +63,11 @@ def check(spec: StreamSpec, capacity: int, policy: str) -> None:
             "policy='class_balanced' needs labels, and this stream has real targets: "
             "policy='reservoir'"
         )
-    if not real and capacity < spec.num_outputs:
+    classes = max(spec.num_outputs, spec.num_classes)
+    if not real and capacity < classes:
         raise ValueError(
             f"a memory of {capacity} examples is smaller than the number of classes, "
-            f"{spec.num_outputs}: it has to hold {spec.num_outputs} at least"
+            f"{classes}: it has to hold {classes} at least"
         )
     floats = math.prod(spec.input_shape) + spec.num_outputs
     if capacity * floats > MOST_FLOATS:

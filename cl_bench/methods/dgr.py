@@ -72,7 +72,8 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     network's and q the old one's probabilities over a set S of old outputs, L(replayed)
     is -log p of the largest q ('hard') or -sum q log p at `temperature` ('soft'),
     averaged over inputs and sets: one set for each earlier task in scenario 'task', all
-    outputs that had labels in 'class', where p is over those now in play too, else all.
+    outputs that had labels in 'class', where p is over those now in play too, else all
+    (with a `single_head`, and 'online', as an oracle, where tasks' outputs are unknown).
 
     The generator is a VAE (`_vae`), its loss the negative ELBO divided by the number of
     inputs. decoder 'bernoulli' takes inputs in [0, 1] (scale 'zero_one'): any other

@@ -60,6 +60,10 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     1/2: theirs is half of `strength`. GT-RIPL's F is batch_size times 'batched', with
     the predicted for the true label.
 
+    A strength holds the weights only as far as steps can follow the pull: with SGD,
+    step_size times strength times the largest sum of F must stay below 2, or the weight
+    it belongs to overshoots ever farther and the lane diverges.
+
     Raises ValueError as `check` does, and for a stream of regressions.
     """
     check(hyper)

@@ -7,7 +7,12 @@ from flax import struct
 from cl_bench import optimizers
 from cl_bench.losses import squared_error, weighted_mean
 from cl_bench.methods._compose import compose
-from cl_bench.methods._distillation import distillation, met_outputs, old_outputs
+from cl_bench.methods._distillation import (
+    distillation,
+    met_outputs,
+    old_outputs,
+    one_set_a_task,
+)
 from cl_bench.types import Method, Network, StreamSpec
 
 REFERENCE = (
@@ -51,10 +56,11 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     - scenario 'task': one set for every earlier task, its own outputs (those that were
       in play in it);
     - 'class': all outputs that earlier tasks had labels of;
-    - others: all outputs.
+    - others: all outputs. So with a `single_head`, which all tasks share, and also
+      'online' (as an oracle): that stream does not say whose outputs are whose.
 
     w is 1; with weighting 'van_de_ven' it is the number of earlier tasks where
-    inputs change and outputs do not ('domain'). (Over a 'task' stream the sum over
+    inputs change and outputs do not ('others'). (Over a 'task' stream the sum over
     earlier tasks is already that code's (t - 1) times their mean.) student 'in_play'
     takes p over S and the outputs now in play, as that code does in scenario 'class':
     new outputs have the target 0. Cost: a forward pass of the teacher each step;
@@ -68,7 +74,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
             "lwf distils probabilities of classes, and this stream is a regression; "
             "l2_init or a penalty on the weights (ewc) works there"
         )
-    own_outputs = spec.scenario in ("task", "class")  # each task has outputs of its own
+    own_outputs = spec.scenario == "class" or one_set_a_task(spec)
 
     def extra(state):
         table = jnp.zeros((spec.num_tasks, spec.num_outputs), bool)

@@ -10,6 +10,17 @@ from cl_bench.types import Probe, StreamSpec
 ALL_TASKS = 50  # streams of more tasks are evaluated on some of them
 
 
+def check(spec: StreamSpec, minibatches: int) -> None:
+    """Raise ValueError for less than one minibatch, or a stream without test examples."""
+    if minibatches < 1:
+        raise ValueError(f"minibatches={minibatches}: at least 1")
+    if not spec.has_test:
+        raise ValueError(
+            "it reads test examples and this stream holds none: take online_accuracy, "
+            "or a stream that has them (label_permuted, say)"
+        )
+
+
 def scores(
     spec: StreamSpec, probe: Probe, task: Array, minibatches: int
 ) -> tuple[Array, Array]:

@@ -18,13 +18,13 @@ def make(net: Network, spec: StreamSpec, *, minibatches: int = 100) -> Metric:
     task. NaN where a task's labels are not in play, and for tasks to come in
     class-incremental streams. Everything of the accuracy-matrix family (average
     accuracy, backward transfer, forgetting, ...) is derived from these numbers when the
-    report is made. Raises ValueError where `minibatches` < 1.
+    report is made. Raises ValueError where `minibatches` < 1, and for a stream without
+    test examples.
 
     Source: Lopez-Paz and Ranzato, NeurIPS 2017, section 3.
     """
     del net
-    if minibatches < 1:
-        raise ValueError(f"minibatches={minibatches}: at least 1")
+    _held_out.check(spec, minibatches)
     tasks = _held_out.evaluated_tasks(spec.num_tasks)
 
     def row(probe: Probe) -> Array:

@@ -13,13 +13,12 @@ def make(net: Network, spec: StreamSpec, *, minibatches: int = 10) -> Metric:
 
     How often is `steps_per_segment` of the stream: every few steps shows the stability
     gap. NaN for tasks to come; at most `minibatches` test minibatches of each task.
-    Raises ValueError where `minibatches` < 1.
+    Raises ValueError where `minibatches` < 1, and for a stream without test examples.
 
     Source: De Lange et al., ICLR 2023 (continual evaluation); Caccia et al. 2022 (AAA).
     """
     del net
-    if minibatches < 1:
-        raise ValueError(f"minibatches={minibatches}: at least 1")
+    _held_out.check(spec, minibatches)
     tasks = _held_out.evaluated_tasks(spec.num_tasks)
 
     def read_segment(state, probe):

@@ -52,6 +52,7 @@ def make(
     kernels = shapes.kernels(net)
     shapes.require_dense(kernels, "pollution")
     _check(rule, fraction, kinds, minibatches)
+    _held_out.check(spec, minibatches)
     tasks, pairs = spec.num_tasks, tuple(k for k in kinds if k != "causal")
     fisher = None
     if rule == "fisher":

@@ -113,6 +113,7 @@ def _check(spec: StreamSpec, kinds, examples, minibatches, threshold) -> None:
             f"task_similarity of {spec.num_tasks} tasks has a number for every pair of "
             f"them: take a stream of at most {_held_out.ALL_TASKS}"
         )
+    _held_out.check(spec, minibatches)
     if examples < max(2, spec.num_tasks) or minibatches < 1:
         raise ValueError(
             f"examples={examples} must be at least 2 and one a task, here "

@@ -19,12 +19,10 @@ def make(
     `segments=True` adds `segment_test_accuracy`, the same at each segment's end, before
     end_task: the records have a row a segment, and the report shows the task's last.
 
-    Raises ValueError where `minibatches` < 1, and, while tracing, where the stream has
-    no test examples.
+    Raises ValueError where `minibatches` < 1, and for a stream without test examples.
     """
     del net
-    if minibatches < 1:
-        raise ValueError(f"minibatches={minibatches}: at least 1")
+    _held_out.check(spec, minibatches)
 
     def score(probe: Probe):
         return _held_out.scores(spec, probe, probe.clock.task, minibatches)

@@ -91,6 +91,7 @@ def make(
         offers=frozenset(known),
         loss=softmax_cross_entropy,
         reset_head=reset_head,
+        num_classes=sum(f.num_classes for f in facts),
         **_scenario.facts(rule, known),
     )
     table_size = -(-steps // (min(count) // batch_size)) * max(count)

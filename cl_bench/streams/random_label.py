@@ -81,7 +81,7 @@ def make(
         steps_per_segment=steps_per_segment,
         offers=offers,
         reset_head=reset_head,
-    )
+    )._replace(has_test=False)
 
     def start(data: Dataset, key: Key, task: Array) -> Task:
         label_key, order_key = jax.random.split(jax.random.fold_in(key, task))

@@ -117,7 +117,11 @@ def make(
         steps_per_segment=steps_per_segment,
         offers=_by_class.check_offers(known, fit_per_class),
         reset_head=reset_head,
-    )._replace(examples_per_task=smallest, **_scenario.facts(rule, known))
+    )._replace(
+        examples_per_task=smallest,
+        num_classes=per_task * tasks,
+        **_scenario.facts(rule, known),
+    )
     used = per_task if training == "sequential" else per_task * tasks
     room = int(sizes[-used:].sum())
     table_size = -(-steps // (smallest // batch_size)) * room

@@ -1,4 +1,21 @@
-"""Elastic weight consolidation: a pull of the diagonal Fisher's shape, and its online form."""
+"""Elastic weight consolidation: a pull of the diagonal Fisher's shape, and its online form.
+
+Others' lambda as our settings (b: batch size). What differs is whose label the Fisher
+takes, whether gradients are squared before or after the mean over a batch, and the 1/2:
+
+    van de Ven        'exact'                              strength = lambda
+    GT-RIPL (mnist)   'predicted'                          strength = 2 lambda
+    Avalanche         'batched'                            strength = 2 lambda
+    CLArena           'batched', 'separate'                strength = lambda
+    GEM repository    'batched', fisher_examples = b       strength = 2 lambda
+    Mammoth           no such estimator (true label, gradient times p of it): nearest is
+                      'empirical', 'online'; strength = 2 lambda
+    GT-RIPL (others), FACIL: squares of batch means with the predicted label; PyCIL: a
+    clamped moving average; SequeL: the last task's Fisher alone; HAT: a moving average;
+    MEAL: sampled actions. None of these can be had by a setting.
+
+Source: reading those codes, by a secondary description.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -55,10 +72,6 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     F is the diagonal Fisher at a task's end, mean per example; `_fisher.make` says how
     its estimators differ. With normalise='trace' each task's F is divided by its sum, so
     that one strength fits several benchmarks.
-
-    Others' lambda: those of GT-RIPL (Hsu et al.), Mammoth, Avalanche and GEM have no
-    1/2: theirs is half of `strength`. GT-RIPL's F is batch_size times 'batched', with
-    the predicted for the true label.
 
     A strength holds the weights only as far as steps can follow the pull: with SGD,
     step_size times strength times the largest sum of F must stay below 2, or the weight

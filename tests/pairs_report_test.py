@@ -1,5 +1,6 @@
 """Pollution and similarity in the report: what comes back from the records, and where."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -133,3 +134,14 @@ def test_every_chart_is_drawn_in_a_browser(built, tmp_path):
     document = opened(built / "report.html", tmp_path / "profile", "--dump-dom")
     assert f'data-drawn="{len(specs)}"' in document
     assert 'class="chart error"' not in document
+
+
+def test_arms_share_a_range_of_colours():
+    pytest.importorskip("altair")
+    pair_charts = importlib.import_module("cl_bench.report.pair_charts")
+    first = np.array([[[0.1, NAN], [0.3, 0.2]], [[0.3, NAN], [0.5, 0.4]]])
+    arms = [{"causal": first}, {"causal": first - 0.4, "literal": first}, {}]
+    found = pair_charts.domains(arms)
+    assert found["causal"] == pytest.approx((-20.0, 40.0))  # percent, means over runs
+    assert found["absolute_share"] == (0, 1) and "literal" not in found
+    assert "causal" not in pair_charts.domains([{}])

@@ -19,7 +19,9 @@ AXES = {  # of rows, of columns
 DOMAINS = {  # of colours, where a kind has bounds
     "declared": (0, 1), "fisher_overlap": (0, 1), "linear_cka": (0, 1),
     "subspace_overlap": (0, 1), "gradient_cosine": (-1, 1),
+    "absolute_share": (0, 1), "undefined": (0, 1),
 }  # fmt: skip
+COMMON = ("causal", "probe_transfer")  # one range of colours for all arms
 CAPTIONS = {
     "pollution": "<b>Pollution of task i (rows) by the weights that task j protects "
     "(columns)</b>, after the last task, mean over runs. Of a task with itself the first "
@@ -56,10 +58,13 @@ def all_of(arms: list[tuple[str, Pairs]], key: str) -> list[Maps]:
         parts = [by_part(pairs.get(family, {})) for _, pairs in arms]
         for p, part in enumerate(dict.fromkeys(name for of in parts for name in of)):
             end = f"-part{p}" if part else ""
+            every = [of.get(part, {}) for of in parts]
             charts = {
                 f"{family}-{key}-{i}-{k}{end}": spec
                 for i, ((label, _), of) in enumerate(zip(arms, parts, strict=True))
-                for k, spec in enumerate(heat_maps(family, label, of.get(part, {})))
+                for k, spec in enumerate(
+                    heat_maps(family, label, of.get(part, {}), domains(every))
+                )
             }
             name = f"Heat-maps: {family} by task pair"
             caption = CAPTIONS[family]
@@ -79,8 +84,26 @@ def _part_caption(family: str, part: str) -> str:
     return f"{where}: {html.escape(of)}, mean over runs; axes as above."
 
 
+def domains(found: list[dict[str, Floats]]) -> dict[str, tuple[float, float]]:
+    """Kind -> lowest and highest colour, of what all arms recorded; of some kinds.
+
+    Kinds without bounds have a range an arm: one ill-conditioned ratio would fill it.
+    """
+    common = {}
+    for kind in COMMON:
+        means = [mean_over_runs(of[kind])[0] for of in found if kind in of]
+        values = [v for mean in means for v in mean[np.isfinite(mean)].tolist()]
+        if values:
+            scale = SCALES.get(kind, 1.0)
+            common[kind] = (scale * min(values), scale * max(values))
+    return DOMAINS | common
+
+
 def heat_maps(
-    family: str, label: str, found: dict[str, Floats]
+    family: str,
+    label: str,
+    found: dict[str, Floats],
+    bounds: dict[str, tuple[float, float]],
 ) -> list[dict[str, Any]]:
     """One heat-map a kind of a family of `PAIRS`: the mean over runs by task pair."""
     return [
@@ -88,7 +111,7 @@ def heat_maps(
             f"{label}: {title}",
             SCALES.get(kind, 1.0) * found[kind],
             AXES[family],
-            DOMAINS.get(kind),
+            bounds.get(kind),
         )
         for kind, title in PAIRS[family].items()
         if kind in found

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from cl_bench.report.accuracies import mean_over_runs
 from cl_bench.report.labels import PAIRS
-from cl_bench.report.pair_charts import AXES, DOMAINS, tasks_shown
+from cl_bench.report.pair_charts import AXES, domains, tasks_shown
 from cl_bench.report.pairs import SCALES, Pairs, by_part
 from cl_bench.stats import Floats
 
@@ -36,6 +36,7 @@ def heat_maps(
     `recorded` is label of the arm -> kind -> [runs, T, T].
     """
     kinds = [k for k in PAIRS[family] if any(k in found for found in recorded.values())]
+    bounds = domains(list(recorded.values()))
     figure = new(TILE[0] * len(kinds) + 0.5, TILE[1] * len(recorded) + 0.3)
     grid = figure.subplots(len(recorded), len(kinds), squeeze=False)
     for row, (label, found) in zip(grid, recorded.items(), strict=True):
@@ -43,16 +44,17 @@ def heat_maps(
         for axes, kind in zip(row, kinds, strict=True):
             axes.set_title(PAIRS[family][kind], loc="left")
             if kind in found:
-                _heat_map(figure, axes, kind, found[kind])
+                limits = bounds.get(kind, (None, None))
+                _heat_map(figure, axes, kind, found[kind], limits)
     figure.supylabel(AXES[family][0], fontsize=8)
     figure.supxlabel(AXES[family][1], fontsize=8)
     return figure
 
 
-def _heat_map(figure: Figure, axes, kind: str, matrix: Floats) -> None:
+def _heat_map(figure: Figure, axes, kind: str, matrix: Floats, limits) -> None:
     tasks = tasks_shown(matrix.shape[-1])
     mean = SCALES.get(kind, 1.0) * mean_over_runs(matrix)[0][np.ix_(tasks, tasks)]
-    low, high = DOMAINS.get(kind, (None, None))
+    low, high = limits
     image = axes.imshow(mean, vmin=low, vmax=high, cmap="viridis", aspect="auto")
     axes.grid(False)
     at = np.unique(np.linspace(0, len(tasks) - 1, min(5, len(tasks))).round())

@@ -213,6 +213,7 @@ def test_best_validation_and_step_schedule_are_in_the_spec():
     assert spec.restore_best == 3  # 8 classes of 3 in minibatches of 10
     assert spec.step_schedule == ((0.3, 0.2), (0.6, 0.04), (0.8, 0.008))
     assert spec.scenario == "class" and spec.steps_per_segment == 2
+    assert _grow(offers=()).spec.scenario == "online"
     assert _grow(best_validation=False).spec.restore_best == 0
     assert hash(_grow(step_schedule=[[0.5, 0.1]]).spec)
 

@@ -118,7 +118,7 @@ def make(
         steps_per_task=steps,
         steps_per_segment=steps_per_segment or new // batch_size,
         examples_per_task=new,
-        scenario="class",
+        scenario="class" if "boundaries" in offers else "online",
         own_outputs=True,
         step_schedule=_ascending(step_schedule),
     )

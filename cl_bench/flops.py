@@ -130,7 +130,7 @@ def _turns(test: Any, body: Any, first: list[Any], carry: list[Any]) -> int | No
     if after is None or after.primitive.name != "add" or after.invars[0] is not before:
         return None
     step = after.invars[1]
-    if not isinstance(step, Literal) or int(step.val) != 1:
+    if not isinstance(step, Literal) or step.val != 1:
         return None
     start, end = known[i], last.val if isinstance(last, Literal) else known.get(last)
     return None if start is None or end is None else int(end) - int(start)

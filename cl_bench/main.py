@@ -1,8 +1,8 @@
 """The entry point: python -m cl_bench.main --config=experiments/x.py --workdir=DIR
 
 In order: config and sweep -> runs -> groups -> compiled execution -> records -> report.
-The same command resumes a stopped study. Ends with 0 when all is done, 1 after an error, 130 when stopped by Ctrl-C and 143 by
-SIGTERM.
+The same command resumes a stopped study. Ends with 0 when all is done, 1 after an
+error, 130 when stopped by Ctrl-C and 143 by SIGTERM.
 """
 
 import errno

@@ -67,8 +67,8 @@ def test_rows_are_what_the_network_then_scores_on_every_task():
 
 
 def test_classes_to_come_are_unknown_and_not_wrong():
-    for active in ("all", "seen"):
-        *_, rows, _ = records("class", active=active)
+    for options in ({}, {"active": "seen"}, {"offers": ()}):
+        *_, rows, _ = records("class", **options)
         matrix = np.array([[row[f"accuracy_on/{j}"] for j in range(3)] for row in rows])
         assert np.isnan(matrix[np.triu_indices(3, 1)]).all()
         assert np.isfinite(matrix[np.tril_indices(3)]).all()

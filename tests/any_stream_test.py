@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cl_bench import config, launch, registry, study
+from cl_bench import config, flops, launch, registry, study
 from cl_bench.fields import ConfigError
+from cl_bench.runner import Run
 from tests import small_study
 
 OPTIONS = {"train": 60, "test": 12, "size": 4, "classes": 4}
@@ -87,13 +88,18 @@ def cfg(stream: str, method: str, **settings: Any) -> Any:
     )
 
 
-def shapes_of_a_task(run_spec: Any) -> Any:
-    """Carry and records of the first task as the program has them; none is compiled."""
+def lane_of(run_spec: Any) -> tuple[Run, Any, Any]:
+    """The run of a group, and the shapes of its data and settings."""
     (group,) = study.group([run_spec])
     made = study.build(group)
-    run = launch.make_group_run(made)
     data = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, made.stream.load()))
     hyper = jax.tree.map(lambda lanes: lanes[0], study.hyper_batch(group))
+    return launch.make_group_run(made), data, hyper
+
+
+def shapes_of_a_task(run_spec: Any) -> Any:
+    """Carry and records of the first task as the program has them; none is compiled."""
+    run, data, hyper = lane_of(run_spec)
     segments = run.schedule.segments_per_task
 
     def task(data, seed, hyper):
@@ -132,6 +138,21 @@ def test_a_method_runs_on_streams_of_both_suites(stream, method):
     first, (after, rows) = shapes_of_a_task(run_spec)
     chex.assert_trees_all_equal_shapes_and_dtypes(first, after)
     assert {"diverged", "online_accuracy"} <= rows.keys()
+
+
+@pytest.mark.parametrize("method", registry.names("methods"))
+def test_the_operations_of_every_method_can_be_counted(method):
+    made = cfg(
+        "split_classes, task", method, **({"rank": 1} if "lora" in method else {})
+    )
+    (run_spec,) = study.expand(made)
+    run, data, hyper = lane_of(run_spec)
+    carry = jax.eval_shape(run.init, data, jnp.uint32(0), hyper)
+    at = (data, jnp.uint32(0), hyper, carry)
+    step = flops.count(run.step, *at).flops
+    weights = sum(w.size for w in jax.tree.leaves(carry.learner.net.params))
+    assert step > 4 * weights * made.stream.batch_size  # forward and backward
+    assert all(flops.count(hook, *at).flops >= 0 for hook in run.hooks.values())
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,15 @@ def test_the_frozen_rule_takes_what_packnet_gave_each_task():
     assert rows[2][f"pollution_absolute_share/{i}_by_0"] > 0.0
 
 
+def test_packnets_outputs_are_each_tasks_own():
+    *_, rows, _, _ = run(
+        packnet, "task", {}, rule="frozen", kinds=("absolute_share",), layers=True
+    )
+    for j in range(TASKS):
+        head = rows[2][f"pollution_absolute_share/1_by_{j}/head"]
+        assert head == pytest.approx(0.5 if j == 1 else 0.0)
+
+
 def test_the_frozen_rule_takes_what_hats_gates_leave_open():
     hyper = {"max_sharpness": 50.0, "sparsity": 0.1}
     *_, rows, learners, _ = run(

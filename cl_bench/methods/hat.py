@@ -55,8 +55,8 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
 
     `head`: 'own' leaves the weights and biases of the outputs in play free, which
     supposes that each task has outputs of its own; 'protect' treats the head as any
-    layer; 'auto' is 'own' in scenario 'task' without `single_head`. Both optimisers start anew with each
-    task. Statistics of a normalisation are not protected. The multiplier acts on
+    layer; 'auto' is 'own' in scenario 'task' without `single_head`. Both optimisers
+    start anew with each task. Statistics of a normalisation are not protected. The multiplier acts on
     gradients: Adam divides all but its zeros away again. `learner.net` is the network
     without gates. Memory: one number a unit and task.
 

@@ -60,7 +60,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
       'online' (as an oracle): that stream does not say whose outputs are whose.
 
     w is 1; with weighting 'van_de_ven' it is the number of earlier tasks where
-    inputs change and outputs do not ('others'). (Over a 'task' stream the sum over
+    tasks share their outputs, or may ('others'). (Over a 'task' stream the sum over
     earlier tasks is already that code's (t - 1) times their mean.) student 'in_play'
     takes p over S and the outputs now in play, as that code does in scenario 'class':
     new outputs have the target 0. Cost: a forward pass of the teacher each step;

@@ -15,8 +15,8 @@ def make(net: Network, spec: StreamSpec, *, minibatches: int = 100) -> Metric:
     After the method's end_task, on all tasks j, also those to come (log-spaced ones of
     a stream of more than 50); before the first step of the run `initial_accuracy_on/<j>`
     (in the first task's record only). At most `minibatches` test minibatches of each
-    task. NaN where a task's labels are not in play, and for tasks to come in
-    class-incremental streams. Everything of the accuracy-matrix family (average
+    task. NaN where a task's labels are not in play, and for tasks to come where each has
+    outputs of its own and the task is not known. Everything of the accuracy-matrix family (average
     accuracy, backward transfer, forgetting, ...) is derived from these numbers when the
     report is made. Raises ValueError where `minibatches` < 1, and for a stream without
     test examples.
@@ -26,12 +26,13 @@ def make(net: Network, spec: StreamSpec, *, minibatches: int = 100) -> Metric:
     del net
     _held_out.check(spec, minibatches)
     tasks = _held_out.evaluated_tasks(spec.num_tasks)
+    # Without boundaries a stream does not say whether tasks' outputs compete.
+    compete = spec.own_outputs and spec.scenario in ("class", "online")
 
     def row(probe: Probe) -> Array:
         def on(task):
             found = _held_out.scores(spec, probe, task, minibatches)[0]
-            unknown = (spec.scenario == "class") & (task > probe.clock.task)
-            return jnp.where(unknown, jnp.nan, found)
+            return jnp.where(compete & (task > probe.clock.task), jnp.nan, found)
 
         return jax.lax.map(on, jnp.asarray(tasks, jnp.int32))
 

@@ -8,7 +8,7 @@ from cl_bench import shapes
 from cl_bench.methods import _fisher
 from cl_bench.metrics import _held_out, _pollution
 from cl_bench.metrics._parts import metric
-from cl_bench.types import Learner, Method, Metric, Network, Probe, StreamSpec
+from cl_bench.types import Batch, Learner, Method, Metric, Network, Probe, StreamSpec
 
 FREEZING = ("hat", "packnet")  # methods with `task_weights`, for the message
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
@@ -51,7 +51,7 @@ def make(
     """
     kernels = shapes.kernels(net)
     shapes.require_dense(kernels, "pollution")
-    _check(rule, fraction, kinds, minibatches)
+    _check(rule, fraction, kinds)
     _held_out.check(spec, minibatches)
     tasks, pairs = spec.num_tasks, tuple(k for k in kinds if k != "causal")
     fisher = None
@@ -80,7 +80,7 @@ def make(
         if rule == "change":
             start = {name: w - state["moved"][name] for name, w in weights.items()}
         if rule == "frozen" and probe.task_weights is not None:
-            used = probe.task_weights(probe.learner, probe.train(jnp.int32(0)))
+            used = probe.task_weights(probe.learner, _of_this_task(probe))
             # What a task shares with earlier ones is theirs.
             frozen = {n: used[n] & ~jnp.any(state["masks"][n], axis=0) for n in kernels}
         own = _pollution.protected(
@@ -164,6 +164,11 @@ def _inputs(net: Network, probe: Probe, weights, task: Array, minibatches: int):
     return {name: a[rows] for name, a in inputs.items()}
 
 
+def _of_this_task(probe: Probe) -> Batch:
+    """Test examples: a training batch of joint training may be of any task."""
+    return probe.held_out(probe.clock.task, "test", jnp.int32(0))
+
+
 def _quantiles(kind: str, neurons: dict[str, Array], last: Array) -> dict[str, Array]:
     """'<kind>/<layer>/q05' ... -> [T], of p [T, out]; NaN unless `last`."""
     return {
@@ -175,14 +180,11 @@ def _quantiles(kind: str, neurons: dict[str, Array], last: Array) -> dict[str, A
     }
 
 
-def _check(rule, fraction, kinds, minibatches) -> None:
+def _check(rule, fraction, kinds) -> None:
     if rule not in _pollution.RULES:
         raise ValueError(f"rule={rule!r} is none of {', '.join(_pollution.RULES)}")
-    if not 0.0 < fraction <= 1.0 or minibatches < 1:
-        raise ValueError(
-            f"fraction={fraction} must be above 0 and at most 1, and minibatches="
-            f"{minibatches} at least 1"
-        )
+    if not 0.0 < fraction <= 1.0:
+        raise ValueError(f"fraction={fraction} must be above 0 and at most 1")
     known = (*_pollution.KINDS, "causal")
     for kind in kinds:
         if kind not in known:

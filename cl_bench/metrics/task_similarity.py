@@ -114,10 +114,10 @@ def _check(spec: StreamSpec, kinds, examples, minibatches, threshold) -> None:
             f"them: take a stream of at most {_held_out.ALL_TASKS}"
         )
     _held_out.check(spec, minibatches)
-    if examples < max(2, spec.num_tasks) or minibatches < 1:
+    if examples < max(2, spec.num_tasks):
         raise ValueError(
             f"examples={examples} must be at least 2 and one a task, here "
-            f"{spec.num_tasks}, and minibatches={minibatches} at least 1"
+            f"{spec.num_tasks}"
         )
     if not 0.0 < threshold <= 1.0:
         raise ValueError(f"threshold={threshold}: above 0 and at most 1")

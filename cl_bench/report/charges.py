@@ -4,7 +4,10 @@ from cl_bench.report.summary import quantity
 
 CHARGED = ("bytes_beyond_network", "charged_flops_per_step")
 COLUMNS = [("Memory", "bytes beyond the network"), ("A step", "FLOPs, hooks spread")]
-NOTE = " Memory and FLOPs as in the table of costs."
+NOTE = (
+    " Memory and FLOPs as in the table of costs: work done only now and then counts as if "
+    "it were done at every step."
+)
 
 
 def cells(cost: dict[str, float | None]) -> list[str]:

@@ -34,8 +34,8 @@ def cost(rows: list[Row], strokes: dict[str, Stroke]) -> str:
         "an optimisation step and, once a task, of what the method does at a task's "
         "start and end and at its segments' ends (Fisher, merging, pruning); then both, "
         "the second spread over the task's steps. Loops count as often as they turn, a "
-        "condition as if it always took its dearest branch, metrics not at all. Bytes moved: XLA's estimate, "
-        "the body of a loop once. Learner state: the network, the optimiser and all else "
+        "condition as if it always took its dearest branch, metrics not at all. Bytes "
+        "moved: XLA's estimate, the body of a loop once. Learner state: the network, the optimiser and all else "
         "that a method carries; of anchors, weight is the importance (Fisher). Wall "
         "time: the arm's share, by lanes, of its groups' time; arms of one group are "
         "compiled together."
@@ -44,6 +44,12 @@ def cost(rows: list[Row], strokes: dict[str, Stroke]) -> str:
         caption += (
             " Loops whose turns follow the data count once, however often they turn: in "
             f"{text(', '.join(unsure))}."
+        )
+    charged = [row.cost["charged_flops_per_step"] is not None for row in rows]
+    if not all(charged):
+        caption += (
+            " Rows without FLOPs of the hooks are of an earlier version, whose FLOPs of "
+            "a step are XLA's, the body of a loop once."
         )
     return table(columns, cells, caption)
 

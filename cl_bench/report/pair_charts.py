@@ -93,7 +93,7 @@ def domains(found: list[dict[str, Floats]]) -> dict[str, tuple[float, float]]:
     for kind in COMMON:
         means = [mean_over_runs(of[kind])[0] for of in found if kind in of]
         values = [v for mean in means for v in mean[np.isfinite(mean)].tolist()]
-        if values:
+        if values and min(values) < max(values):
             scale = SCALES.get(kind, 1.0)
             common[kind] = (scale * min(values), scale * max(values))
     return DOMAINS | common

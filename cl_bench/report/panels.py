@@ -150,8 +150,9 @@ def _arms_of(study: Study, rows: Iterable[int]) -> dict[str, list[int]]:
         firsts = [study.runs[v[0]].settings for v in variants.values()]
         for (_, picked), own in zip(variants.items(), firsts, strict=True):
             suffix = "".join(f" {k}={show(own.get(k))}" for k in varied(firsts))
-            mark = ORACLE if study.runs[picked[0]].oracle else ""
-            arms[label + (suffix if len(variants) > 1 else "") + mark] = picked
+            name = label + (suffix if len(variants) > 1 else "")
+            marked = study.runs[picked[0]].oracle and not name.endswith(ORACLE)
+            arms.setdefault(name + ORACLE * marked, []).extend(picked)
     return arms
 
 
@@ -211,8 +212,7 @@ def _arm(
     padding = ((0, 0), (0, max(0, panel.num_tasks - study.num_tasks)))
 
     def of(table: np.ndarray, fill: Any = np.nan) -> np.ndarray:
-        padded = np.pad(table[rows], padding, constant_values=fill)
-        return padded[:, : panel.num_tasks]
+        return np.pad(table[rows], padding, constant_values=fill)[:, : panel.num_tasks]
 
     curves = {m: of(tables[m]) * labels.label(m).scale for m in panel.metrics}
     bands = {m: stats.band(curve) for m, curve in curves.items()}
@@ -220,12 +220,12 @@ def _arm(
     if panel.block > 1:
         drawn = {m: stats.band(in_blocks(c, panel.block)) for m, c in curves.items()}
     empty = np.full((len(study.runs), study.num_tasks), np.nan)
-    keys = dict.fromkeys(run.group for run in runs)
     diverged = np.any(of(tables["is_diverged"], False), axis=1)
     length = _length(study, runs)
     return Arm(
         label, study.name, runs[0].method, any(r.oracle for r in runs),
-        runs[0].settings, runs, {k: study.groups[k] for k in keys if k in study.groups},
+        runs[0].settings, runs,
+        {r.group: study.groups[r.group] for r in runs if r.group in study.groups},
         length, of(tables.get("is_score", empty)), np.asarray(diverged), bands, drawn,
         curves, accuracies.of(study, rows, tables["is_diverged"][rows], length),
         task_pairs.of(study, rows),

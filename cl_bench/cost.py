@@ -34,8 +34,9 @@ def measure(run: Run, program: Program) -> dict[str, Any]:
     data = jax.tree.map(_shape, program.data)
     carry = jax.eval_shape(run.init, data, seed, hyper)
     at, plan = (data, seed, hyper, carry), run.schedule
-    moved = jax.jit(run.step).lower(*at).cost_analysis() or {}
-    step = flops.count(run.step, *at)
+    traced = jax.jit(run.step).trace(*at)
+    moved = traced.lower().cost_analysis() or {}
+    step = flops.of_traced(traced.jaxpr)
     hooks = {name: flops.count(hook, *at) for name, hook in run.hooks.items()}
     # The segments of a task that is shorter than the longest one are fewer.
     segments = float(np.ceil(plan.lengths / plan.steps_per_segment).mean())

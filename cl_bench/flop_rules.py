@@ -89,7 +89,7 @@ def svd(inputs: list[Shape], outputs: list[Shape], params: dict[str, Any]) -> fl
 
 
 def _square(factor: float) -> Callable[..., float]:
-    """`factor` n^3 for each square matrix; of a rectangle its shorter side counts twice."""
+    """`factor` n^3 for each square matrix; of others the shorter side counts twice."""
 
     def rule(
         inputs: list[Shape], outputs: list[Shape], params: dict[str, Any]

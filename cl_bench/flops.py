@@ -31,7 +31,11 @@ def count(function: Callable[..., Any], *shapes: Any) -> Count:
     counts once too, for it stands for a condition. Of a condition the dearest branch
     counts. What single operations count is said in `flop_rules`.
     """
-    traced = jax.make_jaxpr(function)(*shapes)
+    return of_traced(jax.make_jaxpr(function)(*shapes))
+
+
+def of_traced(traced: Any) -> Count:
+    """`count` of a function that has been traced, from its closed jaxpr."""
     used = [True] * len(traced.jaxpr.outvars)
     live = partial_eval.dce_jaxpr(traced.jaxpr, used, instantiate=True)[0]
     return _of(live, [None] * len(live.invars), traced.consts)[0]
@@ -72,7 +76,7 @@ def _of_equation(eqn: Any, given: list[Any]) -> tuple[Count, list[Any]]:
 
 
 def _results(eqn: Any, given: list[Any]) -> list[Any]:
-    """Results of an equation between single known whole numbers, as bounds of loops are."""
+    """Results between single known whole numbers, as the bounds of loops are."""
     whole = all(
         v.aval.shape == ()
         and (v.aval.dtype == bool or jnp.issubdtype(v.aval.dtype, jnp.integer))

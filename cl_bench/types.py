@@ -77,6 +77,11 @@ class StreamSpec(NamedTuple):
     step_schedule: tuple[tuple[float, float], ...] = ()  # (fraction, factor), ascending
     restore_best: int = 0
 
+    @property
+    def multi_head(self) -> bool:
+        """Whether each task's number is known, and its outputs are its own."""
+        return self.scenario == "task" and self.own_outputs
+
 
 class Stream(NamedTuple):
     """A source of tasks."""

@@ -78,11 +78,12 @@ def cfg(stream: str, method: str, **settings: Any) -> Any:
     """Two small tasks."""
     name, options, network = STREAMS[stream]
     norm = {"norm": "layer"} if method == "nap" else {}
+    rank = {"rank": 1} if "lora" in method else {}
     return config.study(
         name="any",
         stream={"name": name, "num_tasks": 2, **options},
         network={"name": network, **NETWORKS[network], **norm},
-        method={"name": method, **settings},
+        method={"name": method, **rank, **settings},
         seeds=1,
         execution={"lanes": "map", "devices": 1},
     )
@@ -128,7 +129,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(("stream", "method"), PAIRS)
 def test_a_method_runs_on_streams_of_both_suites(stream, method):
-    made = cfg(stream, method, **({"rank": 1} if "lora" in method else {}))
+    made = cfg(stream, method)
     if reason := refusal(stream, method):
         with pytest.raises(ConfigError, match=reason):
             study.expand(made)
@@ -142,9 +143,7 @@ def test_a_method_runs_on_streams_of_both_suites(stream, method):
 
 @pytest.mark.parametrize("method", registry.names("methods"))
 def test_the_operations_of_every_method_can_be_counted(method):
-    made = cfg(
-        "split_classes, task", method, **({"rank": 1} if "lora" in method else {})
-    )
+    made = cfg("split_classes, task", method)
     (run_spec,) = study.expand(made)
     run, data, hyper = lane_of(run_spec)
     carry = jax.eval_shape(run.init, data, jnp.uint32(0), hyper)

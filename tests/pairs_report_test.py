@@ -40,15 +40,20 @@ def test_pairs_come_back_from_the_records(tmp_path):
     np.testing.assert_allclose(found["similarity"]["linear_cka"], wanted)
     assert found["similarity"]["probe_transfer"][1, 2, 0] == pytest.approx(0.06)
     assert found["pollution"]["causal"][0, 1, 2] == pytest.approx(0.2)
-    # Of layers, apart from the whole network.
-    parts = pairs.by_part(found["pollution"])
-    assert {part: list(of) for part, of in parts.items()} == {
-        "": ["causal"], "h1": ["absolute_share"], "h1/q05": ["absolute_share"],
-        "head": ["absolute_share"],
+    # Of layers, apart from the whole network; an arm that recorded nothing has none.
+    parts = {
+        part: every
+        for name, part, every in pairs.parts([{}, found])
+        if name == "pollution"
+    }
+    assert {part: [list(of) for of in every] for part, every in parts.items()} == {
+        "": [[], ["causal"]], "h1": [[], ["absolute_share"]],
+        "h1/q05": [[], ["absolute_share"]], "head": [[], ["absolute_share"]],
     }  # fmt: skip
-    assert parts["h1"]["absolute_share"][0, 1, 2] == pytest.approx(0.4)
-    assert parts["h1"]["absolute_share"][2, 2, 0] == pytest.approx(0.3 + 2 * STEP)
-    assert parts["h1/q05"]["absolute_share"][0, 1, 2] == pytest.approx(0.1)
+    layer = parts["h1"][1]["absolute_share"]
+    assert layer[0, 1, 2] == pytest.approx(0.4)
+    assert layer[2, 2, 0] == pytest.approx(0.3 + 2 * STEP)
+    assert parts["h1/q05"][1]["absolute_share"][0, 1, 2] == pytest.approx(0.1)
     # A split of classes does not know how alike its tasks are.
     assert "declared" not in found["similarity"]
 

@@ -8,11 +8,6 @@ from cl_bench.losses import mask_logits
 from cl_bench.types import Batch, Clock, StreamSpec
 
 
-def one_set_a_task(spec: StreamSpec) -> bool:
-    """Whether each task's number is known, and its outputs are its own."""
-    return spec.scenario == "task" and spec.own_outputs
-
-
 def old_outputs(spec: StreamSpec, clock: Clock, outputs: Array) -> Array:
     """Sets of old outputs [S, K] bool, from those of each task [T, K].
 
@@ -20,7 +15,7 @@ def old_outputs(spec: StreamSpec, clock: Clock, outputs: Array) -> Array:
     outputs; 'class': all that earlier tasks had labels of; others: all outputs.
     """
     past = (jnp.arange(spec.num_tasks) < clock.task)[:, None]
-    if one_set_a_task(spec):
+    if spec.multi_head:
         return outputs & past
     if spec.scenario == "class":
         return jnp.any(outputs & past, axis=0, keepdims=True)
@@ -30,7 +25,7 @@ def old_outputs(spec: StreamSpec, clock: Clock, outputs: Array) -> Array:
 def met_outputs(spec: StreamSpec, clock: Clock, batch: Batch, outputs: Array) -> Array:
     """The table [T, K] with what this batch adds: outputs in play, 'class': labels."""
     counted = (batch.weight > 0)[:, None]
-    if one_set_a_task(spec):
+    if spec.multi_head:
         met = jnp.any(batch.classes & counted, axis=0)
     elif spec.scenario == "class":
         labels = jax.nn.one_hot(batch.y, spec.num_outputs, dtype=bool)

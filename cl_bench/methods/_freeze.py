@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench.types import Learner, Network, PyTree, Signals, StreamSpec
+from cl_bench.types import Batch, Learner, Network, PyTree, Signals, StreamSpec
 
 
 def hold(
@@ -61,5 +61,12 @@ def head_is(spec: StreamSpec, head: str, own: str) -> bool:
 
     'auto' is, where each task has outputs of its own and its number is known.
     """
-    each = spec.scenario == "task" and spec.own_outputs
-    return head == own or (head == "auto" and each)
+    return head == own or (head == "auto" and spec.multi_head)
+
+
+def of_outputs_in_play(
+    weights: dict[str, Array], net: Network, batch: Batch
+) -> dict[str, Array]:
+    """`weights`, module -> bools, without those of outputs that are not in play."""
+    in_play = jnp.any(batch.classes, axis=0)
+    return {**weights, net.head: weights[net.head] & in_play}

@@ -56,9 +56,9 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     `head`: 'own' leaves the weights and biases of the outputs in play free, which
     supposes that each task has outputs of its own; 'protect' treats the head as any
     layer; 'auto' is 'own' in scenario 'task' without `single_head`. Both optimisers
-    start anew with each task. Statistics of a normalisation are not protected. The multiplier acts on
-    gradients: Adam divides all but its zeros away again. `learner.net` is the network
-    without gates. Memory: one number a unit and task.
+    start anew with each task. Statistics of a normalisation are not protected. The
+    multiplier acts on gradients: Adam divides all but its zeros away again.
+    `learner.net` is the network without gates. Memory: one number a unit and task.
 
     Raises ValueError for options that do not exist, for a network without hidden
     layers, and for a benchmark that resets the head or puts back an earlier network.
@@ -162,9 +162,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         open_ = gates({n: rows[batch.task[0]] for n, rows in table.items()}, s_max)
         factor = protection(net, learner.net.params, open_, jnp.ones(()))
         found = {name: layer["kernel"] < 0.5 for name, layer in factor.items()}
-        if own_head:
-            found[net.head] &= jnp.any(batch.classes, axis=0)
-        return found
+        return _freeze.of_outputs_in_play(found, net, batch) if own_head else found
 
     return base._replace(
         init=init, start_task=start_task, step=step, end_task=end_task,

@@ -7,12 +7,7 @@ from flax import struct
 from cl_bench import optimizers
 from cl_bench.losses import squared_error, weighted_mean
 from cl_bench.methods._compose import compose
-from cl_bench.methods._distillation import (
-    distillation,
-    met_outputs,
-    old_outputs,
-    one_set_a_task,
-)
+from cl_bench.methods._distillation import distillation, met_outputs, old_outputs
 from cl_bench.types import Method, Network, StreamSpec
 
 REFERENCE = (
@@ -74,7 +69,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
             "lwf distils probabilities of classes, and this stream is a regression; "
             "l2_init or a penalty on the weights (ewc) works there"
         )
-    own_outputs = spec.scenario == "class" or one_set_a_task(spec)
+    own_outputs = spec.scenario == "class" or spec.multi_head
 
     def extra(state):
         table = jnp.zeros((spec.num_tasks, spec.num_outputs), bool)

@@ -61,7 +61,8 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     `head`: 'own' leaves the head unpruned and gives each output, with its weights and
     bias, to the first task that has it in play; 'pack' treats it as any layer; 'auto'
     is 'own' in scenario 'task' without `single_head`. `learner.net` is the network of
-    the current task. Memory: one integer a weight; cost: a sort of each kernel once a task.
+    the current task. Memory: one integer a weight; cost: a sort of each kernel once a
+    task.
 
     Raises ValueError as `check` does, and for a benchmark that resets the head or puts
     back an earlier network.
@@ -170,9 +171,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     def task_weights(learner, batch):
         owner = learner.extra["packnet"]["owner"]
         found = {name: of <= batch.task[0] for name, of in owner.items()}
-        if own_head:
-            found[net.head] &= jnp.any(batch.classes, axis=0)
-        return found
+        return _freeze.of_outputs_in_play(found, net, batch) if own_head else found
 
     return base._replace(
         init=init, start_task=start_task, step=step, predict=predict,

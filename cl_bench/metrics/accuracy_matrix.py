@@ -16,10 +16,10 @@ def make(net: Network, spec: StreamSpec, *, minibatches: int = 100) -> Metric:
     a stream of more than 50); before the first step of the run `initial_accuracy_on/<j>`
     (in the first task's record only). At most `minibatches` test minibatches of each
     task. NaN where a task's labels are not in play, and for tasks to come where each has
-    outputs of its own and the task is not known. Everything of the accuracy-matrix family (average
-    accuracy, backward transfer, forgetting, ...) is derived from these numbers when the
-    report is made. Raises ValueError where `minibatches` < 1, and for a stream without
-    test examples.
+    outputs of its own and the task is not known. Everything of the accuracy-matrix
+    family (average accuracy, backward transfer, forgetting, ...) is derived from these
+    numbers when the report is made. Raises ValueError where `minibatches` < 1, and for
+    a stream without test examples.
 
     Source: Lopez-Paz and Ranzato, NeurIPS 2017, section 3.
     """

@@ -97,19 +97,17 @@ def windowed_plasticity(A: ArrayLike, trained: ArrayLike, window: int = 10) -> F
 def _largest_change(A: Floats, trained: ArrayLike, window: int) -> Floats:
     if window < 2:
         raise ValueError(f"window={window}: a change is between at least 2 evaluations")
+    learned = np.arange(A.shape[-1]) <= np.asarray(trained)[:, None]
     found = np.full((*A.shape[:-2], A.shape[-1]), np.nan)
     for j in range(A.shape[-1]):
-        own = A[..., np.asarray(trained) >= j, j]
+        own = A[..., learned[:, j], j]
         changes = [
             own[..., lag:] - own[..., :-lag]
             for lag in range(1, min(window, own.shape[-1]))
         ]
         if changes:
             found[..., j] = np.concatenate(changes, axis=-1).max(axis=-1)
-    several = np.array(
-        [np.sum(np.asarray(trained) >= j) > 1 for j in range(A.shape[-1])]
-    )
-    return mean_of(found, evaluated(A) & several)
+    return mean_of(found, evaluated(A) & (learned.sum(axis=0) > 1))
 
 
 def _lowest(values: Floats) -> Floats:

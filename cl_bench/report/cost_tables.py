@@ -35,10 +35,10 @@ def cost(rows: list[Row], strokes: dict[str, Stroke]) -> str:
         "start and end and at its segments' ends (Fisher, merging, pruning); then both, "
         "the second spread over the task's steps. Loops count as often as they turn, a "
         "condition as if it always took its dearest branch, metrics not at all. Bytes "
-        "moved: XLA's estimate, the body of a loop once. Learner state: the network, the optimiser and all else "
-        "that a method carries; of anchors, weight is the importance (Fisher). Wall "
-        "time: the arm's share, by lanes, of its groups' time; arms of one group are "
-        "compiled together."
+        "moved: XLA's estimate, the body of a loop once. Learner state: the network, "
+        "the optimiser and all else that a method carries; of anchors, weight is the "
+        "importance (Fisher). Wall time: the arm's share, by lanes, of its groups' "
+        "time; arms of one group are compiled together."
     )
     if unsure := [row.arm.label for row in rows if row.cost["loops_counted_once"]]:
         caption += (

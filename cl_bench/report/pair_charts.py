@@ -9,7 +9,7 @@ import numpy as np
 from cl_bench.report.accuracies import MOST_CELLS, mean_over_runs
 from cl_bench.report.charts import ROWS, finished, rounded
 from cl_bench.report.labels import PAIRS
-from cl_bench.report.pairs import SCALES, Pairs, by_part
+from cl_bench.report.pairs import SCALES, Pairs, parts
 from cl_bench.stats import Floats
 
 AXES = {  # of rows, of columns
@@ -54,24 +54,22 @@ def all_of(arms: list[tuple[str, Pairs]], key: str) -> list[Maps]:
     `arms` are labels and what they recorded.
     """
     found = []
-    for family in PAIRS:
-        parts = [by_part(pairs.get(family, {})) for _, pairs in arms]
-        for p, part in enumerate(dict.fromkeys(name for of in parts for name in of)):
-            end = f"-part{p}" if part else ""
-            every = [of.get(part, {}) for of in parts]
-            charts = {
-                f"{family}-{key}-{i}-{k}{end}": spec
-                for i, ((label, _), of) in enumerate(zip(arms, parts, strict=True))
-                for k, spec in enumerate(
-                    heat_maps(family, label, of.get(part, {}), domains(every))
-                )
-            }
-            name = f"Heat-maps: {family} by task pair"
-            caption = CAPTIONS[family]
-            if part:
-                name, caption = f"{name}, {part}", _part_caption(family, part)
-            if charts:
-                found.append(Maps(charts, caption, name))
+    names = [label for label, _ in arms]
+    recorded = parts([own for _, own in arms])
+    for p, (family, part, every) in enumerate(recorded):
+        end = f"-part{p}" if part else ""
+        bounds = domains(every)
+        charts = {
+            f"{family}-{key}-{i}-{k}{end}": spec
+            for i, (label, of) in enumerate(zip(names, every, strict=True))
+            for k, spec in enumerate(heat_maps(family, label, of, bounds))
+        }
+        name = f"Heat-maps: {family} by task pair"
+        caption = CAPTIONS[family]
+        if part:
+            name, caption = f"{name}, {part}", _part_caption(family, part)
+        if charts:
+            found.append(Maps(charts, caption, name))
     return found
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from cl_bench.report.accuracies import mean_over_runs
 from cl_bench.report.labels import PAIRS
 from cl_bench.report.pair_charts import AXES, domains, tasks_shown
-from cl_bench.report.pairs import SCALES, Pairs, by_part
+from cl_bench.report.pairs import SCALES, Pairs, parts
 from cl_bench.stats import Floats
 
 TILE = (1.9, 1.6)  # inches
@@ -18,12 +18,9 @@ def all_of(
     arms: dict[str, Pairs], new: Callable[[float, float], Figure]
 ) -> Iterator[tuple[str, Figure]]:
     """(name, figure) of each family, and of each part of the network recorded."""
-    for family in PAIRS:
-        parts = {name: by_part(pairs.get(family, {})) for name, pairs in arms.items()}
-        for part in dict.fromkeys(part for of in parts.values() for part in of):
-            recorded = {name: of[part] for name, of in parts.items() if part in of}
-            name = f"{family}_{part}" if part else family
-            yield name, heat_maps(family, recorded, new)
+    for family, part, every in parts(list(arms.values())):
+        recorded = {name: of for name, of in zip(arms, every, strict=True) if of}
+        yield f"{family}_{part}" if part else family, heat_maps(family, recorded, new)
 
 
 def heat_maps(

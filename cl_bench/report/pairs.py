@@ -1,6 +1,7 @@
 """Numbers of task pairs, pollution and similarity: what a study recorded of them."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,19 @@ def of(study: Study, rows: list[int]) -> Pairs:
     return found
 
 
-def by_part(kinds: dict[str, Floats]) -> dict[str, dict[str, Floats]]:
-    """Part -> kind -> [runs, T, T] of one family; '' is the whole network, the first."""
+def parts(arms: list[Pairs]) -> Iterator[tuple[str, str, list[dict[str, Floats]]]]:
+    """(family, part, what each arm recorded of it: kind -> [runs, T, T]).
+
+    The parts of the network that any arm recorded; '', the whole network, comes first.
+    """
+    for family in PAIRS:
+        every = [_by_part(pairs.get(family, {})) for pairs in arms]
+        for part in dict.fromkeys(name for of in every for name in of):
+            yield family, part, [of.get(part, {}) for of in every]
+
+
+def _by_part(kinds: dict[str, Floats]) -> dict[str, dict[str, Floats]]:
+    """Part -> kind -> [runs, T, T] of one family."""
     found: dict[str, dict[str, Floats]] = {"": {}}
     for name, values in kinds.items():
         kind, _, part = name.partition("/")

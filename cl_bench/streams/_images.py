@@ -16,6 +16,7 @@ from jax import Array, lax
 from cl_bench.datasets import _source
 from cl_bench.losses import softmax_cross_entropy
 from cl_bench.registry import UnknownNameError, nearest
+from cl_bench.streams import _scenario
 from cl_bench.types import Batch, Dataset, Key, StreamSpec
 
 OFFERS = ("boundaries", "task_id", "validation")
@@ -142,7 +143,7 @@ def make_spec(
         steps_per_segment=segment,
         batch_size=batch_size,
         examples_per_task=images.num_train,
-        scenario="domain" if "boundaries" in offers else "online",
+        scenario=_scenario.told("domain", offers),
         offers=frozenset(offers),
         loss=softmax_cross_entropy,
         reset_head=reset_head,

@@ -23,6 +23,7 @@ Sources: van de Ven and Tolias 2019 (arXiv 1904.07734) for the three scenarios; 
 2024 (unpublished), section 1.1.3, for incremental, sequential and multitask.
 """
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -110,11 +111,16 @@ def offers(scenario: Scenario, given: tuple[str, ...] | str | None) -> tuple[str
     return given
 
 
+def told(name: str, offered: Collection[str]) -> str:
+    """A scenario's name as `StreamSpec` has it: 'online' without boundaries."""
+    return name if "boundaries" in offered else "online"
+
+
 def facts(scenario: Scenario, offered: tuple[str, ...]) -> dict[str, Any]:
     """The fields of a `StreamSpec` that a scenario decides."""
     return {
         "num_outputs": scenario.num_outputs,
-        "scenario": scenario.name if "boundaries" in offered else "online",
+        "scenario": told(scenario.name, offered),
         "own_outputs": not scenario.shared,
     }
 

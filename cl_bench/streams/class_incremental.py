@@ -8,7 +8,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from cl_bench.registry import UnknownNameError, nearest
-from cl_bench.streams import _augment, _by_class, _images, _shuffle, _splits
+from cl_bench.streams import (
+    _augment,
+    _by_class,
+    _images,
+    _scenario,
+    _shuffle,
+    _splits,
+)
 from cl_bench.types import Batch, Dataset, Key, Stream
 
 REFERENCE = (
@@ -118,7 +125,7 @@ def make(
         steps_per_task=steps,
         steps_per_segment=steps_per_segment or new // batch_size,
         examples_per_task=new,
-        scenario="class" if "boundaries" in offers else "online",
+        scenario=_scenario.told("class", offers),
         own_outputs=True,
         step_schedule=_ascending(step_schedule),
     )

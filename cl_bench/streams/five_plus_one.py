@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench.streams import _by_class, _images, _shuffle, _splits
+from cl_bench.streams import _by_class, _images, _scenario, _shuffle, _splits
 from cl_bench.types import Batch, Dataset, Key, Stream
 
 REFERENCE = (
@@ -91,9 +91,10 @@ def make(
         offers=offers,
         reset_head=reset_head,
     )
-    scenario = "class" if "boundaries" in offers else "online"
     spec = spec._replace(
-        examples_per_task=counts[0], scenario=scenario, own_outputs=True
+        examples_per_task=counts[0],
+        scenario=_scenario.told("class", offers),
+        own_outputs=True,
     )
     widest = max(hard_classes, easy_classes)
 

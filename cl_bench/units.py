@@ -36,15 +36,21 @@ def incoming_magnitude(params: PyTree, unit: Unit) -> Array:
 
 
 def outgoing_magnitude(params: PyTree, unit: Unit) -> Array:
-    """Mean |w| over everything that reads each unit: [U]."""
+    """Mean |w| over what reads each unit, for each of its rows: [repeat, U]."""
     kernels = [_rows(jnp.abs(params[n]["kernel"]), unit) for n in unit.outgoing]
-    totals = [k.sum(axis=(*range(k.ndim - 2), k.ndim - 1)) for k in kernels]
-    return sum(totals[1:], totals[0]) / sum(k.size // unit.size for k in kernels)
+    totals = [k.sum(axis=(*range(k.ndim - 3), k.ndim - 1)) for k in kernels]
+    count = sum(k.size // (unit.size * unit.repeat) for k in kernels)
+    return sum(totals[1:], totals[0]) / count
 
 
 def mean_over_batch(activation: Array) -> Array:
     """Mean over batch and positions of an activation [B, ..., U]: [U]."""
     return activation.mean(axis=tuple(range(activation.ndim - 1)))
+
+
+def mean_by_row(activation: Array, unit: Unit) -> Array:
+    """Mean of an activation [B, ..., U] for each row that reads a unit: [repeat, U]."""
+    return activation.reshape(-1, unit.repeat, unit.size).mean(axis=0)
 
 
 def join(units: Sequence[Unit], values: Mapping[str, Array]) -> Array:

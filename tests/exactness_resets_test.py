@@ -132,30 +132,47 @@ def test_snr_counts_ages_in_examples_and_thresholds_follow_them():
     np.testing.assert_array_equal(own.threshold, 1.0)  # no ages noted: the least
 
 
-def test_hare_returns_to_the_tortoise():
+# Steps since the return before: of a long task, and on over the ends of unequal ones.
+TORTOISE = {
+    "one task": ({}, [6 * (i + 1) for i in range(8)]),
+    "unequal tasks": (
+        # Epochs of 2 and 5 steps, two to a period: 4 steps in tasks of 9 and 10 in
+        # tasks of 25, where the step of task 0 that is left over counts.
+        {
+            "num_tasks": 3, "steps_per_task": (9, 25, 16),
+            "task_examples": (2 * tiny.BATCH, 5 * tiny.BATCH, 2 * tiny.BATCH),
+        },
+        [4, 8, 18, 28, 35, 39, 43, 47],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TORTOISE)
+def test_hare_returns_to_the_tortoise(case):
+    facts, returns = TORTOISE[case]
     hyper = hare_tortoise.Hyper(**HYPER, momentum=0.9, period=2, optimizer="adam")
-    spec = tiny.SPEC._replace(steps_per_segment=3)
+    facts = facts or {"examples_per_task": 3 * tiny.BATCH, "steps_per_task": STEPS}
+    spec = tiny.SPEC._replace(**facts)
+    lengths = np.array(spec.steps_per_task).reshape(-1)
     method = hare_tortoise.make(NET, spec, hyper)
     data = tiny.batches(STEPS)
     learner = method.init(tiny.KEY)
     params = oracle_mlp.cast(learner.net.params)
-    opt, state = oracle.init_adam(params), oracle_tortoise.init(params)
+    opt, slow = oracle.init_adam(params), params
     step = tiny.quick_jit(method.step)
-    for i in range(14):
+    for i in range(STEPS):
         _, _, grads = oracle_mlp.loss_and_grads(params, data.x[i], data.y[i])
-        params, opt, state = oracle_tortoise.step(
-            params, grads, opt, state,
-            optimizer=OPTIMIZERS["adam"][1], decay=0.9, period=6,
-        )  # fmt: skip
+        params, opt = OPTIMIZERS["adam"][1](params, grads, opt)
+        slow = oracle_tortoise.ema(slow, params, 0.9)
+        if i + 1 in returns:
+            params = slow
+        task = int(np.searchsorted(np.cumsum(lengths), i, side="right"))
         batch = jax.tree.map(jnp.asarray, tiny.at(data, i))
-        learner, _ = step(tiny.step_key(i), tiny.clock(i), batch, learner)
-        if (i + 1) % 3 == 0:
-            learner = method.end_segment(
-                tiny.KEY, tiny.clock(i + 1), lambda i: None, learner
-            )
+        clock = tiny.clock(i)._replace(task=jnp.int32(task))
+        learner, _ = step(tiny.step_key(i), clock, batch, learner)
         close(learner.net.params, jax.tree.map(np.float32, params))
-        slow = learner.extra["transform_0"].params
-        close(slow, jax.tree.map(np.float32, state["slow"]))
+        own = learner.extra["transform_0"]
+        close(own.slow.params, jax.tree.map(np.float32, slow))
 
 
 def test_the_tortoise_predicts_where_it_is_asked_to():
@@ -189,11 +206,13 @@ def at_boundary(method, data):
     return start(tiny.KEY, clock, learner).net.params, learner.net.params
 
 
-def test_dash():
+@pytest.mark.parametrize("before_it", [5, 8])  # batches of the task before
+def test_dash(before_it):
     count = 5
-    spec = tiny.SPEC._replace(examples_per_task=count * tiny.BATCH)
+    each = (before_it * tiny.BATCH, count * tiny.BATCH)
+    spec = tiny.SPEC._replace(num_tasks=2, task_examples=each, steps_per_task=100)
     method = dash.make(NET, spec, dash.Hyper(floor=0.2, alpha=0.4))
-    data = tiny.batches(count)
+    data = tiny.batches(max(count, before_it))
     found, before = at_boundary(method, data)
     params = oracle_mlp.cast(before)
     grads = [

@@ -259,7 +259,7 @@ def test_a_network_without_hidden_layers_is_refused(name):
         (last_layers_reset, {"layers": 0}, "layers=0: the network has 3 layers"),
         (last_layers_reset, {"layers": 4}, "layers=4: the network has 3 layers"),
         (hare_tortoise, {"evaluate": "fox"}, "evaluate='fox' is none of hare, tortois"),
-        (hare_tortoise, {"period": 0}, "period=0: at least 1 segment"),
+        (hare_tortoise, {"period": 0}, "period=0: at least 1 epoch"),
         (fire, {"iterations": 0}, "iterations=0: at least 1"),
     ],
 )

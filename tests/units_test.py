@@ -38,16 +38,19 @@ def test_magnitudes_are_means_without_biases():
     chex.assert_trees_all_close(found, kernel.mean(axis=(0, 1, 2)), rtol=1e-6)
     found = units.outgoing_magnitude(PARAMS, CONV)
     both = np.abs(np.hstack([PARAMS["one"]["kernel"], PARAMS["two"]["kernel"]]))
-    chex.assert_trees_all_close(found[1], both[ROWS].mean(), rtol=1e-6)
+    chex.assert_trees_all_close(found[:, 1], both[ROWS].mean(axis=1), rtol=1e-6)
     found = units.outgoing_magnitude(PARAMS, DENSE)
     expected = np.abs(PARAMS["head"]["kernel"]).mean(axis=1)
-    chex.assert_trees_all_close(found, expected, rtol=1e-6)
+    chex.assert_trees_all_close(found, expected[None], rtol=1e-6)
 
 
 def test_mean_over_batch_and_positions():
     h = rng.normal(size=(6, 3, 3, 4)).astype(np.float32)
     found = units.mean_over_batch(jnp.asarray(h))
     chex.assert_trees_all_close(found, h.reshape(-1, 4).mean(0), atol=1e-6)
+    flat = h[:, :2, 0].reshape(6, 8)  # two positions: what a dense layer is given
+    found = units.mean_by_row(jnp.asarray(h[:, :2, 0]), CONV)
+    chex.assert_trees_all_close(found[:, 1], flat.mean(0)[ROWS], atol=1e-6)
 
 
 def test_join_split_and_count():

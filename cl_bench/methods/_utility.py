@@ -85,33 +85,48 @@ def _instantaneous(
     """y_t of one utility type, joined over layers.
 
     Magnitudes are means, where the papers print sums: the ranking in a layer is equal.
+    Of a unit that several rows read (a channel at several positions, two features)
+    activation and weights are multiplied row by row, then averaged (ConvGnT).
     """
     if utility == "random":
         return jnp.zeros_like(f_hat)
-    y = jnp.ones_like(f_hat)
+    rows = jnp.ones(sum(u.repeat * u.size for u in units))
     if utility == "contribution":
-        y = _mean_abs(units, acts, None)
+        rows = _mean_abs(units, acts, None)
     elif utility in ("zero_contribution", "adaptable_contribution", "feature_by_input"):
-        y = _mean_abs(units, acts, f_hat)
+        rows = _mean_abs(units, acts, f_hat)
     if utility in (
         "weight", "contribution", "zero_contribution", "adaptable_contribution",
     ):  # fmt: skip
-        y = y * _magnitudes(units, params, per_unit.outgoing_magnitude)
+        rows = rows * _magnitudes(units, params, per_unit.outgoing_magnitude)
+    y = _mean_of_rows(units, rows)
     if utility in ("adaptation", "adaptable_contribution", "feature_by_input"):
         y = y / _magnitudes(units, params, per_unit.incoming_magnitude)
     return y
 
 
 def _magnitudes(units, params, magnitude) -> Array:
-    return per_unit.join(units, {u.name: magnitude(params, u) for u in units})
+    return per_unit.join(units, {u.name: magnitude(params, u).ravel() for u in units})
 
 
 def _mean_abs(units, acts, center: Array | None) -> Array:
-    """Mean over the batch of |h|, or of |h - center|."""
+    """Mean over the batch of |h|, or of |h - center|, for each row that reads a unit."""
     centers = None if center is None else per_unit.split(units, center)
     values = {}
     for unit in units:
         h = acts[unit.name]
         h = h if centers is None else h - centers[unit.name]
-        values[unit.name] = per_unit.mean_over_batch(jnp.abs(h))
+        values[unit.name] = per_unit.mean_by_row(jnp.abs(h), unit).ravel()
+    return per_unit.join(units, values)
+
+
+def _mean_of_rows(units, rows: Array) -> Array:
+    """Rows of all layers joined as units of all layers joined."""
+    if all(u.repeat == 1 for u in units):
+        return rows
+    values, start = {}, 0
+    for unit in units:
+        own = rows[start : start + unit.repeat * unit.size]
+        values[unit.name] = own.reshape(unit.repeat, unit.size).mean(axis=0)
+        start += unit.repeat * unit.size
     return per_unit.join(units, values)

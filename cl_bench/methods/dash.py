@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax import Array
 
@@ -35,9 +36,9 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     channel of a convolution, and once for each bias; normalisations stay as they are.
     Zero vectors have cosine 0. The optimiser's moments stay.
     """
-    count = max(1, spec.examples_per_task // spec.batch_size)
+    epochs = np.array(spec.epoch_steps)
 
-    def averaged(key, train: TrainBatches, state: NetState) -> PyTree:
+    def averaged(key, task, train: TrainBatches, state: NetState) -> PyTree:
         def loss(params, batch):
             at = state._replace(params=params)
             logits, _, _ = net.apply(at, batch.x, train=True, key=key)
@@ -46,15 +47,16 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
 
         def body(i, mean):
             grads = jax.grad(loss)(state.params, train(i))
-            a = hyper.alpha
+            # A shorter task than the longest takes no more after its own pass.
+            a = jnp.where(i < jnp.asarray(epochs)[task], hyper.alpha, 0.0)
             return jax.tree.map(lambda m, g: (1.0 - a) * m - a * g, mean, grads)
 
         zeros = jax.tree.map(jnp.zeros_like, state.params)
-        return jax.lax.fori_loop(0, count, body, zeros)
+        return jax.lax.fori_loop(0, int(epochs.max()), body, zeros)
 
     def start_task(key, clock, train, learner):
         def shrink(state):
-            direction = averaged(key, train, state)
+            direction = averaged(key, clock.task, train, state)
             params = {
                 name: {**layer, **_shrunk(layer, direction[name], hyper.floor)}
                 for name, layer in state.params.items()

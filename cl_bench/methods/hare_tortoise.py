@@ -1,14 +1,21 @@
 """Hare and Tortoise: a slow copy to which the fast network returns now and then."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
+from jax import Array
 
 from cl_bench import optimizers
 from cl_bench.methods._compose import compose
-from cl_bench.types import Method, NetTransform, Network, StreamSpec
+from cl_bench.types import Method, NetState, NetTransform, Network, StreamSpec
 
-REFERENCE = "Lee et al., ICML 2024; released code, dojeon-ai/Hare-Tortoise"
+REFERENCE = (
+    "Lee et al., ICML 2024; written from a secondary source, a description of the "
+    "released code, dojeon-ai/Hare-Tortoise"
+)
 NEEDS: frozenset[str] = frozenset()
 NEUTRAL = {
     "momentum": 0.0
@@ -17,11 +24,18 @@ NEUTRAL = {
 
 @struct.dataclass
 class Hyper(optimizers.OptimHyper):
-    """Momentum of the released code; `period` counts segments (epochs, there 10)."""
+    """Momentum and period of the released code; its optimiser is AdamW at 1e-3."""
 
     momentum: float = 0.999  # of the slow copy, after every step
-    period: int = struct.field(pytree_node=False, default=10)
+    period: int = struct.field(pytree_node=False, default=10)  # epochs
     evaluate: str = struct.field(pytree_node=False, default="hare")
+
+
+class State(NamedTuple):
+    """The tortoise, and how long the hare has been away from it."""
+
+    slow: NetState
+    since: Array  # () int32, steps since the last return
 
 
 def check(hyper: Hyper) -> None:
@@ -29,51 +43,54 @@ def check(hyper: Hyper) -> None:
     if hyper.evaluate not in ("hare", "tortoise"):
         raise ValueError(f"evaluate={hyper.evaluate!r} is none of hare, tortoise")
     if hyper.period < 1:
-        raise ValueError(f"period={hyper.period}: at least 1 segment")
+        raise ValueError(f"period={hyper.period}: at least 1 epoch")
 
 
 def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
-    """slow <- momentum slow + (1 - momentum) fast each step; every `period` segments
+    """slow <- momentum slow + (1 - momentum) fast each step; every `period` epochs
     fast <- slow.
 
-    Parameters and normalisation statistics alike; the optimiser's moments stay.
-    `evaluate` names the network that predicts, the fast one (hare) or the slow one.
+    Parameters and normalisation statistics alike; the optimiser's moments stay. Epochs
+    are those of the task at hand (`StreamSpec.epoch_steps`); steps since the last
+    return are counted over boundaries. `evaluate` names the network that predicts, the
+    fast one (hare) or the slow one.
     """
     check(hyper)
-    m = hyper.momentum
-
-    def follow(key, clock, signals, state, slow):
-        del key, clock, signals
-        moved = jax.tree.map(
-            lambda old, now: m * old + (1.0 - m) * now,
-            (slow.params, slow.stats),
-            (state.params, state.stats),
-        )
-        return state, state._replace(params=moved[0], stats=moved[1]), None
-
-    base = compose(
-        net,
-        spec,
-        optimizers.make(hyper),
-        transforms=(NetTransform(lambda state: state, follow),),
+    method = compose(
+        net, spec, optimizers.make(hyper), transforms=(_return_to_slow(spec, hyper),)
     )
-    steps = hyper.period * spec.steps_per_segment
-
-    def end_segment(key, clock, train, learner):
-        del key, train
-        slow = learner.extra["transform_0"]
-        due = clock.step % steps == 0
-        back = jax.tree.map(
-            lambda new, old: jnp.where(due, new, old), slow, learner.net
-        )
-        return learner._replace(net=back)
 
     def predict(learner, batch):
-        slow = learner.extra["transform_0"]
-        return base.predict(learner._replace(net=slow), batch)
+        slow = learner.extra["transform_0"].slow
+        return method.predict(learner._replace(net=slow), batch)
 
-    slow_predicts = hyper.evaluate == "tortoise"
-    return base._replace(
-        end_segment=end_segment, predict=predict if slow_predicts else base.predict,
-        answers_by_net=not slow_predicts,
-    )  # fmt: skip
+    if hyper.evaluate == "hare":
+        return method
+    return method._replace(predict=predict, answers_by_net=False)
+
+
+def _return_to_slow(spec: StreamSpec, hyper: Hyper) -> NetTransform:
+    m, periods = hyper.momentum, hyper.period * np.array(spec.epoch_steps)
+
+    def init(state: NetState) -> State:
+        return State(state, jnp.zeros((), jnp.int32))
+
+    def update(key, clock, signals, state, own):
+        del key, signals
+        fast = state.params, state.stats
+        slow = jax.tree.map(
+            lambda old, now: m * old + (1.0 - m) * now,
+            (own.slow.params, own.slow.stats),
+            fast,
+        )
+        since = own.since + 1
+        due = since >= jnp.asarray(periods)[clock.task]
+        fast = jax.tree.map(lambda new, old: jnp.where(due, new, old), slow, fast)
+        state = state._replace(params=fast[0], stats=fast[1])
+        own = State(
+            own.slow._replace(params=slow[0], stats=slow[1]),
+            jnp.where(due, 0, since),
+        )
+        return state, own, None
+
+    return NetTransform(init, update)

@@ -125,6 +125,7 @@ def make(
         steps_per_task=steps,
         steps_per_segment=steps_per_segment or new // batch_size,
         examples_per_task=new,
+        task_examples=tuple(new * (t + 1) for t in range(tasks)),
         scenario=_scenario.told("class", offers),
         own_outputs=True,
         step_schedule=_ascending(step_schedule),

@@ -93,6 +93,10 @@ def make(
     )
     spec = spec._replace(
         examples_per_task=counts[0],
+        task_examples=tuple(
+            per_class * (easy_classes if t % 2 else hard_classes)
+            for t in range(num_tasks)
+        ),
         scenario=_scenario.told("class", offers),
         own_outputs=True,
     )

@@ -137,6 +137,7 @@ def make(
         steps_per_task=steps[0] if len(set(steps)) == 1 else steps,
         steps_per_segment=steps_per_segment or int(counts.max()) // size_of_batch,
         examples_per_task=int(counts.min()),
+        task_examples=tuple(counts.tolist()),
     )
 
     def start(data: Dataset, key: Key, task: Array) -> Task:

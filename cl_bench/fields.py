@@ -18,7 +18,11 @@ import numpy as np
 from cl_bench.registry import UnknownNameError, nearest
 
 MISSING = inspect.Parameter.empty
-_COUNT = re.compile(r"^num_|_per_|^batch_size$|^period$|^widths$")
+_COUNT = re.compile(r"^num_|_per_|^batch_size$|^held_out_batch$|^period$|^widths$")
+# Sizes, rates, strengths, deviations; a threshold may be negative or infinite: 'never'.
+_SIZE = re.compile(
+    r"step_size$|step_scale$|_rate$|^strength$|_std$|^shrink$|decay$|_weight$"
+)
 _WORDS = {
     float: "a number",
     int: "a whole number",
@@ -103,6 +107,8 @@ def fit(field: Field, value: Any, where: str) -> Any:
         raise ConfigError(f"{where} = {value!r}: {_expected(field, value)}") from None
     if _is_count(field) and any(v < 1 for v in _whole_numbers(fitted)):
         raise ConfigError(f"{where} = {value!r}: expected at least 1.")
+    if _SIZE.search(field.name) and not all(0 <= v < math.inf for v in _real(fitted)):
+        raise ConfigError(f"{where} = {value!r}: expected a finite number, 0 or more.")
     return fitted
 
 
@@ -217,3 +223,8 @@ def _is_count(field: Field) -> bool:
 def _whole_numbers(value: Any) -> list[int]:
     values = value if isinstance(value, tuple) else (value,)
     return [v for v in values if isinstance(v, int) and not isinstance(v, bool)]
+
+
+def _real(value: Any) -> list[float]:
+    values = value if isinstance(value, tuple) else (value,)
+    return [v for v in values if isinstance(v, float)]

@@ -63,7 +63,7 @@ class StreamSpec(NamedTuple):
     steps_per_task: int | tuple[int, ...]  # unequal tasks: one length a task
     steps_per_segment: int
     batch_size: int
-    examples_per_task: int
+    examples_per_task: int  # the smallest task's, where tasks are unequal
     scenario: str  # 'task' | 'domain' | 'class' | 'online'
     offers: frozenset[str]  # of {'boundaries', 'task_id', 'validation'}
     loss: Loss

@@ -200,6 +200,8 @@ def test_online_loss_by_hand():
         ({"bits": 20, "flipping": 21}, "works is flipping=20"),
         ({"bits": 30}, "works is flipping=18"),
         ({"target_units": 0}, "target_units=0"),
+        ({"beta": float("nan")}, "beta=nan"),
+        ({"beta": 1.1}, "beta=1.1.*from 0 to 1"),
         ({"num_tasks": 0}, "num_tasks=0"),
         ({"steps_per_task": 10, "steps_per_segment": 3}, "does not divide"),
     ],

@@ -197,6 +197,7 @@ def test_the_spec_is_that_of_continual_imagenet():
         ({"fit_per_class": 12}, ValueError, "12 training images: keep fewer back"),
         ({"fit_per_class": -1}, ValueError, "fit_per_class=-1"),
         ({"test_per_class": 0}, ValueError, "at least 1"),
+        ({"held_out_batch": 0}, ValueError, "held_out_batch=0"),
         ({"test_from": "tset"}, UnknownNameError, "mean 'test'"),
         ({"epochs": 0}, ValueError, "epochs=0"),
         ({"batch_size": 13}, ValueError, "batch_size=13 between 1 and the 12"),

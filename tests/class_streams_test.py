@@ -1,5 +1,6 @@
 """5+1 and class-incremental: which classes, in which order, how often, and how moved."""
 
+import math
 from typing import Any
 
 import chex
@@ -352,6 +353,9 @@ def test_only_the_test_set_is_augmented_and_only_on_request():
         (_five, {"scale": "chanel"}, UnknownNameError, "mean 'channel'"),
         (_five, {"offers": "validation"}, ValueError, "fit_per_class=N"),
         (_five, {"offers": ("task",)}, UnknownNameError, "mean 'task_id'"),
+        (_five, {"held_out_batch": 0}, ValueError, "held_out_batch=0"),
+        (_grow, {"held_out_batch": 0}, ValueError, "held_out_batch=0"),
+        (_grow, {"held_out_batch": -5}, ValueError, "held_out_batch=-5"),
         (_grow, {"num_tasks": 5}, ValueError, "num_tasks=4"),
         (_grow, {"classes_per_task": 9}, ValueError, "classes_per_task=8 works"),
         (_grow, {"classes_per_task": 0}, ValueError, "at least 1"),
@@ -362,6 +366,10 @@ def test_only_the_test_set_is_augmented_and_only_on_request():
         (_grow, {"crop_padding": 4}, ValueError, "crop_padding=3 or augment=False"),
         (_grow, {"active": "old"}, UnknownNameError, "Known: all, seen"),
         (_grow, {"step_schedule": ((30, 0.2),)}, ValueError, "fractions of a task"),
+        (_grow, {"step_schedule": ((0.5, -1.0),)}, ValueError, "factors.* 0 or more"),
+        (_grow, {"step_schedule": ((0.5, math.inf),)}, ValueError, "factors of"),
+        (_grow, {"max_degrees": -20.0}, ValueError, "max_degrees=-20.0.*0 or more"),
+        (_grow, {"max_degrees": math.nan}, ValueError, "max_degrees=nan"),
         (_grow, {"dataset": "sythetic"}, FileNotFoundError, "mean 'synthetic'"),
     ],
 )

@@ -222,6 +222,13 @@ def sample_make(
     folder: str | None = None,
     examples_per_eval: int = 0,
     free=None,
+    step_size: float = 0.1,
+    replacement_rate: float = 0.0,
+    strength: float | None = None,
+    noise_std: float = 0.0,
+    weight_decay: float = 0.0,
+    threshold: float = 0.1,
+    held_out_batch: int = 100,
 ):
     """Stands for a component's make; only its signature is read."""
 
@@ -239,6 +246,10 @@ def sample_make(
         ("folder", None, None),
         ("examples_per_eval", 0, 0),
         ("free", [1, "a"], (1, "a")),
+        ("step_size", 0, 0.0),
+        ("strength", None, None),
+        ("threshold", -1, -1.0),
+        ("threshold", float("inf"), float("inf")),
     ],
 )
 def test_a_value_takes_its_fields_type(key, value, fitted):
@@ -257,6 +268,13 @@ def test_a_value_takes_its_fields_type(key, value, fitted):
         ("num_tasks", True, "expected a whole number"),
         ("rate", "abc", r"config\.rate = 'abc': expected a number"),
         ("rate", float("nan"), "expected a number"),
+        ("step_size", -1.0, r"config\.step_size = -1\.0: expected .* 0 or more"),
+        ("step_size", float("inf"), "config.step_size = inf: expected a finite"),
+        ("replacement_rate", -2, "config.replacement_rate = -2: .* 0 or more"),
+        ("strength", -0.1, "config.strength = -0.1: .* 0 or more"),
+        ("noise_std", -0.1, "config.noise_std = -0.1: .* 0 or more"),
+        ("weight_decay", -0.1, "config.weight_decay = -0.1: .* 0 or more"),
+        ("held_out_batch", 0, "config.held_out_batch = 0: expected at least 1"),
         ("widths", 5, "expected a tuple of: a whole number"),
         ("widths", ("a",), "expected a tuple of: a whole number"),
         ("widths", (0,), "expected at least 1"),

@@ -160,6 +160,7 @@ def test_what_a_scenario_tells(options, offered, name):
         ({"scenario": "clas"}, UnknownNameError, "class"),
         ({"class_order": "naturally"}, UnknownNameError, "natural"),
         ({"fit_per_class": 200}, ValueError, "must leave some"),
+        ({"held_out_batch": 0}, ValueError, "held_out_batch=0"),
         ({"batch_size": 5_000}, ValueError, "smallest task"),
     ],
 )

@@ -257,7 +257,10 @@ def test_mistyped_overrides_name_the_nearest(overrides, message):
     ("overrides", "message"),
     [
         ({"method.step_size": "abc"}, r"config\.method\.step_size = 'abc'"),
+        ({"method.step_size": -1.0}, r"config\.method\.step_size = -1\.0.*0 or more"),
+        ({"method.step_size": [0.1, -1.0]}, r"config\.method\.step_size = -1\.0"),
         ({"stream.num_tasks": -1}, r"config\.stream\.num_tasks = -1"),
+        ({"stream.held_out_batch": 0}, r"config\.stream\.held_out_batch = 0"),
         ({"network.widths": 5}, r"config\.network\.widths = 5"),
         ({"method.optimizer": "sgdd"}, r"config\.method \(backprop\).*sgdd"),
         ({"network.activation": "rellu"}, r"config\.network \(mlp\).*rellu"),

@@ -1,5 +1,6 @@
 """Transformed and mixed streams: what each task shows, and to which outputs it maps."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,9 @@ def test_mnist_fashion_and_cifar_in_one_frame():
     ("options", "text"),
     [
         ({"fraction": 1.5}, "from 0 to 1"),
+        ({"view": "rotate", "degrees": math.inf}, "degrees=inf"),
+        ({"held_out_batch": 0}, "held_out_batch=0"),
+        ({"fit_examples": -100, "tune_examples": 100}, "fit_examples=-100"),
         ({"degrees": 10.0}, "view='rotate'"),
         ({"view": "rotate", "gradual": True, "training": "joint"}, "sequential"),
     ],
@@ -215,6 +219,8 @@ def test_settings_of_views_that_cannot_be(options, text):
     [
         ({"datasets": ("digits",)}, "two names or more"),
         ({"image_shape": (4, 4)}, "at least 8 and 8"),
+        ({"examples": 0}, "examples=0"),
+        ({"held_out_batch": 0}, "held_out_batch=0"),
         ({"batch_size": 10**6}, "smallest task"),
     ],
 )

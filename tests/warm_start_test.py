@@ -202,6 +202,13 @@ def test_a_segment_is_an_epoch_of_the_largest_task():
         ({"chunks": (0.8, 0.3)}, ValueError, "these are 1.1"),
         ({"chunks": (0.5, 0.0)}, ValueError, "positive shares"),
         ({"chunks": ()}, ValueError, "positive shares"),
+        ({"chunks": (0.5, float("nan"))}, ValueError, "positive shares"),
+        ({"held_out_batch": 0}, ValueError, "held_out_batch=0"),
+        (
+            {"augment": True, "crop_padding": 1, "max_degrees": -20.0},
+            ValueError,
+            "max_degrees=-20.0",
+        ),
         ({"batch_size": 13}, ValueError, "1 to 12 work"),
         ({"batch_size": 0}, ValueError, "1 to 12 work"),
         ({"label_noise": (0.5, 0.1)}, ValueError, "2 numbers for 3 chunks"),

@@ -4,6 +4,8 @@ Not a component. Flip, then crop out of the padded image, then rotate: each outp
 pixel reads one input pixel, so that the three are one gather.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -44,6 +46,15 @@ def check_crop(dataset: str, shape: tuple[int, ...], padding: int) -> None:
             f"crop_padding={padding}: a reflection of {dataset}'s {shape[0]} x "
             f"{shape[1]} images has at most {smallest - 1} pixels; crop_padding="
             f"{smallest - 1} or augment=False works."
+        )
+
+
+def check_degrees(degrees: float) -> None:
+    """Raise ValueError for a largest angle that is negative or not finite."""
+    if not 0 <= degrees < math.inf:
+        raise ValueError(
+            f"max_degrees={degrees}: the largest angle, finite and 0 or more; 0 leaves "
+            "images upright."
         )
 
 

@@ -88,7 +88,8 @@ def _tuple(value: Any) -> tuple[Any, ...]:
 def _checked(plan: Plan) -> Plan:
     """One number a task in each list. Raises ValueError where the plan cannot be."""
     count = len(plan.chunks)
-    if not count or min(plan.chunks) <= 0 or sum(plan.chunks) > 1 + 1e-6:
+    positive = all(share > 0 for share in plan.chunks)  # False of a NaN
+    if not count or not positive or sum(plan.chunks) > 1 + 1e-6:
         raise ValueError(
             f"chunks={plan.chunks}: positive shares of the training set, 1 together at "
             f"most (these are {sum(plan.chunks):g})."

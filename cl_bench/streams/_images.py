@@ -55,6 +55,11 @@ def open_images(
     divides by their standard deviation (one number each, so that it commutes with
     a permutation of pixels). Raises ValueError where a number does not fit the set.
     """
+    if min(fit_examples, tune_examples) < 0:
+        raise ValueError(
+            f"fit_examples={fit_examples}, tune_examples={tune_examples}: 0 or more "
+            "examples each are kept back."
+        )
     where: dict[str, Any] = {"data_dir": data_dir, "download": download}
     options = dict(dataset_options or {})
     facts = _source.describe(dataset, **where, **options)
@@ -119,10 +124,12 @@ def make_spec(
     steps_per_segment: int | None,
     offers: str | tuple[str, ...],
     reset_head: bool,
+    held_out_batch: int | None,
 ) -> StreamSpec:
     """The spec of tasks that each train on all rows; None means one pass, one segment.
 
     The scenario is 'domain' where boundaries are offered, 'online' where not.
+    `held_out_batch` is only checked: None for a stream without held-out examples.
     Raises ValueError or UnknownNameError naming the option that cannot be.
     """
     if num_tasks < 1 or not 1 <= batch_size <= images.num_train:
@@ -133,6 +140,8 @@ def make_spec(
     steps = images.num_train // batch_size if steps_per_task is None else steps_per_task
     segment = steps if steps_per_segment is None else steps_per_segment
     check_steps(steps, segment, batch_size)
+    if held_out_batch is not None:
+        check_held_out_batch(held_out_batch)
     offers = (offers,) if isinstance(offers, str) else tuple(offers)
     _check_offers(offers, images)
     return StreamSpec(
@@ -164,6 +173,14 @@ def check_steps(steps: int, segment: int, batch_size: int) -> None:
         raise ValueError(
             f"steps_per_segment={segment} does not divide steps_per_task={steps}; "
             f"the nearest that does is {closest}."
+        )
+
+
+def check_held_out_batch(size: int) -> None:
+    """Raise ValueError for held-out minibatches without examples."""
+    if size < 1:
+        raise ValueError(
+            f"held_out_batch={size}: a minibatch has at least 1 held-out example."
         )
 
 

@@ -56,7 +56,9 @@ def make(
     the others are fair coins in every example. With the next task one uniformly chosen
     flipping bit flips (flips='one', the paper's text), or all are drawn anew
     (flips='all', the released code's default). Targets y [B, 1] come from a network
-    that is drawn once a run: see `draw_target`. The loss is the squared error.
+    that is drawn once a run: see `draw_target`. The loss is the squared error. The
+    period of flips is `steps_per_task` and the stream `num_tasks` of them, so that no
+    period is longer than it; `num_tasks=1` is a control without a flip.
 
     `held_out` gives the 'test' split: each of the 2**(bits - flipping) inputs of the
     task once, so that its mean loss is the expected loss of the task, exactly.
@@ -64,7 +66,7 @@ def make(
     Raises UnknownNameError for another `flips`, ValueError for numbers that do not fit.
     """
     random_bits = bits - flipping
-    _check(flips, bits, flipping, target_units)
+    _check(flips, bits, flipping, target_units, beta)
     spec = _make_spec(bits, num_tasks, steps_per_task, batch_size, steps_per_segment)
 
     def load() -> Dataset:
@@ -159,7 +161,9 @@ def _flipped(key: Key, task: Array, num_tasks: int, flipping: int) -> Array:
     return (_coins(jax.random.fold_in(key, 0), flipping) + counts) % 2
 
 
-def _check(flips: str, bits: int, flipping: int, target_units: int) -> None:
+def _check(
+    flips: str, bits: int, flipping: int, target_units: int, beta: float
+) -> None:
     if flips not in FLIPS:
         raise UnknownNameError(f"Unknown flips {flips!r}.{nearest(flips, FLIPS)}")
     if not 1 <= flipping <= bits <= flipping + MOST_RANDOM_BITS:
@@ -170,6 +174,8 @@ def _check(flips: str, bits: int, flipping: int, target_units: int) -> None:
         )
     if target_units < 1:
         raise ValueError(f"target_units={target_units}: at least 1.")
+    if not 0 <= beta <= 1:
+        raise ValueError(f"beta={beta}: a share of the inputs, from 0 to 1.")
 
 
 def _make_spec(

@@ -1,5 +1,6 @@
 """Class-incremental images: new classes arrive, and the old ones stay."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -91,7 +92,8 @@ def make(
     # training part instead of being constants.
 
     Raises ValueError for more tasks than there are classes for, too few images of a
-    class, a batch larger than the first task, a crop padded by more than the image.
+    class, a batch larger than the first task, a crop padded by more than the image, and
+    angles and factors below 0.
     """
     images = _by_class.open_by_class(
         dataset,
@@ -109,6 +111,7 @@ def make(
     _check_rules(active, best_validation, fit_per_class, epochs)
     if augment or augment_test:
         _augment.check_crop(dataset, images.image_shape, crop_padding)
+        _augment.check_degrees(max_degrees)
     new = classes_per_task * (images.num_train // images.num_classes)  # images a task
     _shuffle.check_batch(batch_size, new)
     steps = tuple(epochs * (new * (t + 1) // batch_size) for t in range(tasks))
@@ -121,6 +124,7 @@ def make(
         steps_per_segment=None,
         offers=_by_class.check_offers(offers, fit_per_class),
         reset_head=reset_head,
+        held_out_batch=held_out_batch,
     )._replace(
         steps_per_task=steps,
         steps_per_segment=steps_per_segment or new // batch_size,
@@ -197,5 +201,10 @@ def _ascending(schedule: Any) -> tuple[tuple[float, float], ...]:
         raise ValueError(
             f"step_schedule={pairs}: fractions of a task, ascending, from 0 to below 1,"
             f" as in {DECAY}."
+        )
+    if not all(0 <= factor < math.inf for _, factor in pairs):
+        raise ValueError(
+            f"step_schedule={pairs}: factors of the step size, finite and 0 or more, as "
+            f"in {DECAY}."
         )
     return pairs

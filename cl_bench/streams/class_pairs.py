@@ -92,6 +92,7 @@ def make(
         steps_per_segment=steps if steps_per_segment is None else steps_per_segment,
         offers=_by_class.check_offers(offers, fit_per_class),
         reset_head=reset_head,
+        held_out_batch=held_out_batch,
     )
 
     def start(data: Dataset, key: Key, task: Array) -> Task:

@@ -90,6 +90,7 @@ def make(
         steps_per_segment=steps_per_segment,
         offers=offers,
         reset_head=reset_head,
+        held_out_batch=held_out_batch,
     )
     spec = spec._replace(
         examples_per_task=counts[0],

@@ -15,6 +15,7 @@ REFERENCE = (
     "forgetting in continual learning, ICLR, arXiv:2404.00781: label-permuted EMNIST, "
     "CIFAR-10 (paper and released code)"
 )
+TOTAL_STEPS = 1_000_000  # where neither a number of tasks nor of steps is given
 
 
 class Task(NamedTuple):
@@ -29,7 +30,7 @@ def make(
     *,
     dataset: str = "digits",
     num_tasks: int | None = None,
-    total_steps: int = 1_000_000,
+    total_steps: int | None = None,
     steps_per_task: int = 2500,
     batch_size: int = 1,
     steps_per_segment: int | None = None,
@@ -50,16 +51,17 @@ def make(
     Every `steps_per_task` steps the labels change: each task, the first included,
     draws a uniformly random permutation of the K labels and a random order of the
     examples, which it walks, from its start again where it ends. The stream is
-    `num_tasks` long; None is as many whole tasks as `total_steps` hold (400 with the
-    defaults). x is [B, D] float32, or [B, H, W, C] where `flatten` is False; every
-    output is in play.
+    `num_tasks` long, or as many whole tasks as `total_steps` hold; with neither it has
+    the paper's 1,000,000 steps (400 tasks with the defaults). `num_tasks=1` is a
+    control whose labels never change. x is [B, D] float32, or [B, H, W, C] where
+    `flatten` is False; every output is in play.
 
     `held_out` gives minibatches of `held_out_batch` test (or kept back) examples under
     the task's own permutation of labels. The other options are those of
     `_images.open_images` and `_images.make_spec`.
 
-    Raises ValueError for a change period longer than the stream and for other numbers
-    that do not fit.
+    Raises ValueError for `total_steps` that hold fewer than two tasks, or another
+    number of them than `num_tasks`, and for other numbers that do not fit.
 
     # Departs from the paper: a permutation applies to the original labels, where the
     # released code permutes the previous task's labels again. The same in distribution.
@@ -84,6 +86,7 @@ def make(
         steps_per_segment=steps_per_segment,
         offers=offers,
         reset_head=reset_head,
+        held_out_batch=held_out_batch,
     )
 
     def start(data: Dataset, key: Key, task: Array) -> Task:
@@ -110,14 +113,25 @@ def make(
     return Stream(spec, images.load, start, batch, held_out)
 
 
-def _tasks(num_tasks: int | None, total_steps: int, steps_per_task: int) -> int:
-    """Tasks of the stream. Raises ValueError where the labels would never change."""
-    if num_tasks is not None or steps_per_task < 1:
+def _tasks(num_tasks: int | None, total_steps: int | None, steps_per_task: int) -> int:
+    """Tasks of the stream. Raises ValueError where `total_steps` hold another number.
+
+    One task alone is never what `total_steps` mean: the labels would not change.
+    """
+    if steps_per_task < 1 or (num_tasks is not None and total_steps is None):
         return 1 if num_tasks is None else num_tasks  # make_spec checks both
-    if steps_per_task > total_steps:
+    total = TOTAL_STEPS if total_steps is None else total_steps
+    tasks = total // steps_per_task
+    if tasks < 2:
         raise ValueError(
-            f"steps_per_task={steps_per_task}, the change period, is longer than the "
-            f"stream of total_steps={total_steps}: the labels would never change. Use "
-            f"at most {total_steps // 2}, or num_tasks=N."
+            f"steps_per_task={steps_per_task}, the change period, is more than half of "
+            f"total_steps={total}: the labels would never change. total_steps="
+            f"{2 * steps_per_task} or more works, as does num_tasks=1 alone, which is a "
+            "control without changes."
         )
-    return total_steps // steps_per_task
+    if num_tasks not in (None, tasks):
+        raise ValueError(
+            f"total_steps={total} hold {tasks} tasks of steps_per_task={steps_per_task}"
+            f", not num_tasks={num_tasks}: give one of the two."
+        )
+    return tasks

@@ -65,6 +65,8 @@ def make(
     """
     if isinstance(datasets, str) or len(datasets) < 2:
         raise ValueError(f"datasets={datasets!r}: two names or more, as a tuple.")
+    if examples is not None and examples < 1:
+        raise ValueError(f"examples={examples}: at least 1 of each set; None: all.")
     where = {"data_dir": data_dir, "download": download}
     facts = [_source.describe(name, **where) for name in datasets]
     frame = _frame(datasets, [f.image_shape for f in facts], image_shape)
@@ -81,6 +83,7 @@ def make(
     steps = steps_per_task or epochs * (min(count) // batch_size)
     segment = steps_per_segment or steps
     _images.check_steps(steps, segment, batch_size)
+    _images.check_held_out_batch(held_out_batch)
     spec = StreamSpec(
         input_shape=(frame[0] * frame[1],) if flatten else (*frame, 1),
         num_tasks=tasks,

@@ -48,7 +48,9 @@ def make(
     pixels and a uniformly random order of the examples. Steps walk that order, from
     its start again when it ends: `steps_per_task=None` is one pass (leaving out the
     last N % batch_size), less changes the task sooner, more repeats examples in the
-    same order. x is [B, D] float32; every output is in play.
+    same order. The stream is `num_tasks` long, so that no change period is longer than
+    it; `num_tasks=1` is a control whose pixels stay as they are. x is [B, D] float32;
+    every output is in play.
 
     `held_out` gives minibatches of `held_out_batch` test (or kept back) examples
     under the task's own permutation, padded with weight 0; a minibatch past the end
@@ -57,6 +59,9 @@ def make(
 
     # Departs from the paper: a permutation applies to the original image, where the
     # released code permutes the previous task's pixels again. The same in distribution.
+    # Departs from the paper: a task with more steps than examples walks its one order
+    # again, as the released code does; the paper's text on rates of change says that
+    # examples are drawn with replacement.
     """
     images = _images.open_images(
         dataset,
@@ -78,6 +83,7 @@ def make(
         steps_per_segment=steps_per_segment,
         offers=offers,
         reset_head=reset_head,
+        held_out_batch=held_out_batch,
     )
 
     def start(data: Dataset, key: Key, task: Array) -> Task:

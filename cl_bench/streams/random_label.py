@@ -81,6 +81,7 @@ def make(
         steps_per_segment=steps_per_segment,
         offers=offers,
         reset_head=reset_head,
+        held_out_batch=None,
     )._replace(has_test=False)
 
     def start(data: Dataset, key: Key, task: Array) -> Task:

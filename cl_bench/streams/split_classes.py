@@ -117,6 +117,7 @@ def make(
         steps_per_segment=steps_per_segment,
         offers=_by_class.check_offers(known, fit_per_class),
         reset_head=reset_head,
+        held_out_batch=held_out_batch,
     )._replace(
         examples_per_task=smallest,
         num_classes=per_task * tasks,

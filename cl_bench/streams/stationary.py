@@ -65,6 +65,7 @@ def make(
         steps_per_segment=steps_per_segment,
         offers=offers,
         reset_head=reset_head,
+        held_out_batch=held_out_batch,
     )
 
     def take(all_x: Array, all_y: Array, rows: Array, task: Array) -> Batch:

@@ -1,5 +1,6 @@
 """Transformed images: every task is the same data set behind a view of its own."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -107,6 +108,7 @@ def make(
         steps_per_segment=steps_per_segment,
         offers=known,
         reset_head=reset_head,
+        held_out_batch=held_out_batch,
     )._replace(**_scenario.facts(rule, known))
     passes = -(-steps // one_pass)
     alone = training == "sequential"
@@ -218,6 +220,8 @@ def _check(view, fraction, degrees, gradual, training) -> None:
         raise UnknownNameError(f"Unknown view {view!r}.{nearest(view, VIEWS)}")
     if not 0.0 <= fraction <= 1.0:
         raise ValueError(f"fraction={fraction}: a share of the pixels, from 0 to 1.")
+    if not math.isfinite(degrees):
+        raise ValueError(f"degrees={degrees}: a finite angle between tasks.")
     if view != "rotate" and (degrees or gradual):
         raise ValueError(
             f"degrees={degrees} and gradual={gradual} are of view='rotate', not {view!r}."

@@ -93,10 +93,12 @@ def make(
     # Departs from the paper: the released code of Hare and Tortoise keeps the earlier
     # chunks by default and draws wrong labels anew over all of them in each task; its
     # paper, and this stream, train on the chunk alone.
+    # Departs from the paper: with scale='channel' means and deviations come from the
+    # training part; the released code of Hare and Tortoise has constants for CIFAR-10.
 
     Raises ValueError for chunks that are more than the set, a batch larger than the
-    smallest task, lists of other lengths than `chunks`, and a crop padded by the side
-    of the image or more.
+    smallest task, lists of other lengths than `chunks`, a crop padded by the side of
+    the image or more, and a negative angle.
     """
     plan = _chunks.make_plan(
         preset, chunks, cumulative, label_noise, epochs, batch_size, num_tasks
@@ -113,6 +115,7 @@ def make(
     images = _scaling.scaled(images, scale)
     if augment:
         _augment.check_crop(dataset, images.image_shape, crop_padding)
+        _augment.check_degrees(max_degrees)
     total, size_of_batch = images.num_train, plan.batch_size
     ends = np.round(np.cumsum(plan.chunks) * total).astype(np.int32)
     starts = np.concatenate([[0], ends[:-1]]).astype(np.int32)
@@ -133,6 +136,7 @@ def make(
         steps_per_segment=None,
         offers=offers,
         reset_head=reset_head,
+        held_out_batch=held_out_batch,
     )._replace(
         steps_per_task=steps[0] if len(set(steps)) == 1 else steps,
         steps_per_segment=steps_per_segment or int(counts.max()) // size_of_batch,

@@ -37,9 +37,8 @@ Published for `full` (digitised from the paper's figures): backprop at 0.01 has 
 task 1, 84.3 over tasks 1-50, 83.0 near task 400 and 74.0 near 1,950; over 5,000 tasks L2
 goes from 85.2 to 89.2, shrink and perturb from 84.3 to 89.2, continual backprop from 84.5
 to 90.5; a linear model has 77.1, at a step size that is not known (here that of
-backprop). Not measured yet: only `smoke,main` has been run, and before it had the linear
-network; the sweeps have not. A lane of `small` takes about 26 minutes of one core, by
-`conv_speed.py`.
+backprop). Not measured yet: only `smoke,main` has been run, and none of the sweeps. A lane
+of `small` takes about 26 minutes of one core, by `conv_speed.py`.
 """
 
 from typing import Any

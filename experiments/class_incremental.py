@@ -14,6 +14,10 @@ of them; a segment is an epoch of the first increment, so later ones have more.)
     MODE  smoke   a minute or two: 3 increments of 5 classes, a network of width 4
           full    20 increments of CIFAR-100, width 64, 15 seeds, a GPU
 
+Departs from the paper in the network that goes on: it is chosen among those at the ends
+of segments, so once an epoch in the first increment only (paper: always), up to 20 times
+an epoch in the last.
+
 `smoke` runs on `imagenet_resized/32x32`, not CIFAR-100, which may not be there; the
 benchmark's name in its records says so. Published, all 100 classes (digitised from the paper's
 figure): continual backprop 76.1, retrained 76.1, shrink and perturb 74.5, head reset

@@ -12,9 +12,13 @@ last task; `full_reset` starts anew with every task.
     MODE    smoke   2,000 images, a few epochs, a small network: a minute or two
             full    the protocol with a ResNet-18, 5 seeds, a GPU
 
-AdamW with step size and weight decay 1e-3, as Lee et al.; epochs are fixed (Ash and
-Adams, and DASH, train until nearly all training images are right; see
-`cl_bench/streams/warm_start.py`). Nothing of `full` has been measured here.
+AdamW with step size and weight decay 1e-3, as Lee et al., for all four; epochs are fixed
+(Ash and Adams, and DASH, train until nearly all training images are right; see
+`cl_bench/streams/warm_start.py`). Departures from Lee et al.'s code: gradients are not
+clipped (there at .5), the step size is not warmed up (there over a tenth of the steps),
+the optimiser goes on from task to task (there it is made anew), and means and deviations
+of the channels are those of the training images (there constants). DASH has SGD in its
+paper. Nothing of `full` has been measured here.
 """
 
 from typing import Any

@@ -11,7 +11,7 @@ import pytest
 
 from cl_bench import testing, units
 from cl_bench.methods import continual_backprop
-from cl_bench.networks import _activations, _conv, cnn, resnet18
+from cl_bench.networks import _activations, _conv, _input_norm, cnn, resnet18
 from tests import tiny
 from tests.reference import conv as oracle
 
@@ -153,6 +153,20 @@ def test_two_features_are_pooled_each_and_read_in_the_table_s_order():
         close(gated, cut, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("train", [True, False])
+def test_cnn_standardises_each_pixel_of_each_colour(train):
+    net, state = small_cnn(input_norm="ema", input_decay=0.9)
+    x = 3.0 + 2.0 * images(SPEC)
+    _, acts, stats = net.apply(state, x, train=train, key=None)
+    expected, kept = _input_norm.standardise(
+        x.reshape(4, -1), state.stats["input"], train=train, decay=0.9
+    )
+    close((acts["x"].reshape(4, -1), stats["input"]), (expected, kept), rtol=1e-6)
+    plain = cnn.make(SPEC, **SMALL)
+    same = plain.apply(state, acts["x"], train=train, key=None)[1]
+    close(acts["c1"], same["c1"], rtol=1e-5, atol=1e-6)
+
+
 PAPERS: dict[str, tuple[tuple[int, ...], int, dict[str, Any], int]] = {  # images, outputs, settings, parameters counted by hand
     "dohare": (
         (32, 32, 3), 2, {},
@@ -203,6 +217,8 @@ def test_cnn_weights_are_drawn_within_pytorch_s_bounds():
         (lambda: cnn.make(SPEC, **SMALL, pool=0), "too small"),
         (lambda: cnn.make(SPEC, **SMALL, conv="grouped"), "conv 'grouped' is none"),
         (lambda: cnn.make(SPEC, **SMALL, conv_activation="relu6"), "'relu6' is none"),
+        (lambda: cnn.make(SPEC, **SMALL, input_norm="zscore"), "'zscore' is none"),
+        (lambda: cnn.make(SPEC, **SMALL, input_decay=1.0), "input_decay 1.0: must"),
         (lambda: resnet18.make(tiny.SPEC), "resnet18 needs images"),
         (lambda: resnet18.make(RES_SPEC, width=0), "width 0"),
         (lambda: resnet18.make(RES_SPEC, norm="group"), "norm 'group' is none"),
@@ -221,7 +237,7 @@ def test_settings_that_do_not_work(make, message):
     "options",
     [
         {"norm": "layer"}, {"norm": "batch"}, {"activation": "adalin_relu"},
-        {"spare_units": 1, "conv": "direct"},
+        {"spare_units": 1, "conv": "direct"}, {"input_norm": "ema", "norm": "online"},
     ],
 )  # fmt: skip
 def test_cnn_keeps_the_contract_with(options):

@@ -4,6 +4,8 @@ Not a method but a control: on input permutations it beats most of the methods. 
 *not* online normalisation (`_online_norm`), which has a backward pass of its own.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -21,6 +23,21 @@ def check(kind: str, decay: float) -> None:
 def init(size: int) -> dict[str, Array]:
     """Statistics of no example: mean 0, variance 1, and weight 0."""
     return {"mean": jnp.zeros(size), "var": jnp.ones(size), "weight": jnp.zeros(())}
+
+
+def init_stats(kind: str, size: int) -> dict[str, dict[str, Array]]:
+    """A network's statistics of its inputs: {'input': ...}, or {} of kind 'none'."""
+    return {} if kind == "none" else {"input": init(size)}
+
+
+def of_inputs(
+    kind: str, stats: dict[str, Any], x: Array, *, train: bool, decay: float
+) -> tuple[Array, dict[str, Any]]:
+    """Inputs [B, D] as the network reads them, and all its statistics, updated."""
+    if kind == "none":
+        return x, stats
+    x, new = standardise(x, stats["input"], train=train, decay=decay)
+    return x, {**stats, "input": new}
 
 
 def standardise(

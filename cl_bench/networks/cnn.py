@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cl_bench.networks import _activations, _conv, _normalise
+from cl_bench.networks import _activations, _conv, _input_norm, _normalise
 from cl_bench.networks._init import bias_bound, kernel_bound
 from cl_bench.types import Key, NetState, Network, StreamSpec, Unit
 
@@ -40,6 +40,8 @@ def make(
     norm_decays: tuple[float, float] = _normalise.DECAYS,
     spare_units: int = 0,
     conv: str = "patches",
+    input_norm: str = "none",
+    input_decay: float = 0.99,
 ) -> Network:
     """CNN with convolutions 'c1', ..., hidden layers 'h1', ... and a linear 'head'.
 
@@ -63,6 +65,8 @@ def make(
       norm_decays: forward and backward decay of norm 'online'.
       spare_units: capacity a layer holds beyond its width, not alive at the start.
       conv: 'patches' or 'direct' (`networks._conv`).
+      input_norm: that of 'mlp', of each pixel of each colour by itself.
+      input_decay: of its averages.
 
     Taps of dense layers are added before a norm, those of convolutions after it: to the
     pre-activations that win the max-pool, so that they have the activation's shape (not
@@ -76,6 +80,7 @@ def make(
     for name in (activation, conv_phi):
         _activations.check(name)
     _conv.check(conv)
+    _input_norm.check(input_norm, input_decay)
     image = (*spec.input_shape, 1)[:3]
     sizes = [c + spare_units for c in channels], [d + spare_units for d in dense]
     positions = _positions(image, kernels, pool)
@@ -101,6 +106,7 @@ def make(
             phi = by_name[unit.name].activation
             params[unit.name] |= _activations.init_leaves(phi, unit.size)
         stats = _normalise.init_stats(norm, {u.name: u.size for u in units})
+        stats |= _input_norm.init_stats(input_norm, math.prod(image))
         alive = {}
         if spare_units:
             alive = {u.name: jnp.arange(u.size) < u.size - spare_units for u in units}
@@ -130,7 +136,11 @@ def make(
     def apply(net, x, *, train, key, taps=None, gates=None):
         del key  # no dropout
         taps, gates = taps or {}, gates or {}
-        h, stats = x.reshape(x.shape[0], *image), net.stats
+        flat = x.reshape(x.shape[0], -1)
+        flat, stats = _input_norm.of_inputs(
+            input_norm, net.stats, flat, train=train, decay=input_decay
+        )
+        h = flat.reshape(-1, *image)
         acts = {"x": h}
         for layer in layers[:-1]:
             name, tap = layer.name, taps.get(layer.name, 0.0)

@@ -82,8 +82,7 @@ def make(
             params[unit.name] |= _normalise.init_norm(norm, unit.size)[0]
             params[unit.name] |= _activations.init_leaves(activation, unit.size)
         stats = _normalise.init_stats(norm, {u.name: u.size for u in units})
-        if input_norm != "none":
-            stats["input"] = _input_norm.init(inputs[0])
+        stats |= _input_norm.init_stats(input_norm, inputs[0])
         alive = {}
         if spare_units:
             alive = {u.name: jnp.arange(u.size) < u.size - spare_units for u in units}
@@ -91,12 +90,10 @@ def make(
 
     def apply(net, x, *, train, key, taps=None, gates=None):
         taps, gates = taps or {}, gates or {}
-        h, stats = x.reshape(x.shape[0], -1), net.stats
-        if input_norm != "none":
-            h, new = _input_norm.standardise(
-                h, stats["input"], train=train, decay=input_decay
-            )
-            stats = {**stats, "input": new}
+        h = x.reshape(x.shape[0], -1)
+        h, stats = _input_norm.of_inputs(
+            input_norm, net.stats, h, train=train, decay=input_decay
+        )
         acts = {"x": h}
         for i, unit in enumerate(units):
             z = _dense(net, unit.name, h)

@@ -46,14 +46,21 @@ DIVERGED = ("l2 strength=0.1", 2, 20)  # arm, seed, task from which it is NaN
 
 def make_study(
     folder: Path, *, name="fake", benchmark="digits", seeds=SEEDS, tasks=TASKS,
-    arms=ARMS, rename=None, shift=0.0, noise=0.0, only_tasks=None,
+    arms=ARMS, rename=None, shift=0.0, noise=0.0, only_tasks=None, streams=None,
 ) -> Path:  # fmt: skip
-    """A workdir with two segments a task: start metrics on the first, scores last."""
+    """A workdir with two segments a task: start metrics on the first, scores last.
+
+    Tasks have 100 steps; `streams` are settings of an arm's own stream, by its label.
+    """
     rng = np.random.default_rng(0)
     kinds = {"task": np.int32, "segment": np.int32}
     described, rows = [], []
     for label, (method, hyper, accuracy) in arms.items():
         shown = rename or label if label.startswith("l2 strength=0.001") else label
+        stream = {"name": "permuted", "num_tasks": tasks} | (streams or {}).get(
+            label, {}
+        )
+        steps = stream.get("steps_per_task", 100)
         for seed in range(seeds):
             run_id = f"{benchmark}-{label}-{seed}"
             group = f"{benchmark}-{method}"
@@ -63,11 +70,11 @@ def make_study(
                     "benchmark": benchmark, "arm": shown, "method": method,
                     "stream": "permuted", "network": "mlp", "seed": seed,
                     "oracle": method == "full_reset", "hyper": hyper,
-                    "stream_config": {"name": "permuted", "num_tasks": tasks},
+                    "stream_config": stream,
                     "network_config": {"name": "mlp", "widths": [100, 100]},
                 }
             )  # fmt: skip
-            for task in range(only_tasks or tasks):
+            for task in range(only_tasks or stream["num_tasks"]):
                 bad = (label, seed) == DIVERGED[:2] and task >= DIVERGED[2]
                 score = accuracy(task) + shift + 0.01 * seed + noise * rng.normal()
                 dead = 0.005 * task if method == "backprop" else 0.001 * seed
@@ -83,13 +90,13 @@ def make_study(
                     "dead_units/h2": np.nan, "my_metric": 3.0 * seed + task,
                 }  # fmt: skip
                 start = {k: v for k, v in row.items() if isinstance(v, int | str)} | {
-                    "segment": 0, "step": 100 * task + 50,
+                    "segment": 0, "step": steps * task + steps // 2,
                     "online_accuracy": np.nan, "online_loss": np.nan,
                     "diverged": np.nan, "my_metric": np.nan,
                     "weight_magnitude": 0.05 + 0.001 * task,
                     "dead_units": dead, "dead_units/h1": dead, "dead_units/h2": dead / 2,
                 }  # fmt: skip
-                rows += [start, row | {"segment": 1, "step": 100 * task + 100}]
+                rows += [start, row | {"segment": 1, "step": steps * task + steps}]
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "runs.json", described)
     write_json(folder / "config.json", {"study": name, "seeds": seeds})
@@ -376,9 +383,10 @@ def test_long_curves_are_averaged_in_blocks(tmp_path, no_figures):
     arms = {"backprop": ARMS["backprop"]}
     make_study(tmp_path, arms=arms, tasks=330, seeds=2)
     (panel,) = panels.join([studies.load(tmp_path)])
-    assert panel.block == 3 and len(panel.positions) == 110
+    size, middles = panel.arms[0].blocks
+    assert size == 3 and len(middles) == 110
     drawn = panel.arms[0].drawn["online_accuracy"]
-    assert panel.positions[0] == 2.0
+    assert middles[0] == 2.0 and panel.axis == "Task"
     assert drawn.estimate[0] == pytest.approx(100 * (0.83 - 0.005 + 0.005))
     report.build([tmp_path])
     assert "mean of 3 consecutive tasks" in (tmp_path / "report.html").read_text()

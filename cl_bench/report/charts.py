@@ -10,10 +10,10 @@ import altair as alt
 import numpy as np
 
 from cl_bench.report import labels, palette
+from cl_bench.report.blocks import EXAMPLES
 from cl_bench.report.palette import Stroke
 from cl_bench.report.panels import Arm, Panel
 from cl_bench.report.sweeps import Sweep, short
-from cl_bench.stats import Band
 
 FONT = "Inter, 'Helvetica Neue', 'Segoe UI', Arial, 'Liberation Sans', sans-serif"
 ROWS = alt.NamedData(name="rows")  # filled in last: Altair would check every row
@@ -52,7 +52,7 @@ def curves(
         row
         for name, arm in arms.items()
         if metric in arm.drawn
-        for row in _rows(panel.positions, name, arm.drawn[metric])
+        for row in _rows(panel, name, arm, metric)
     ]
     names = list(arms)
     scale = alt.Scale(domain=names, range=[strokes[n].colour for n in names])
@@ -60,12 +60,8 @@ def curves(
     key = None if part else _legend(names, room)
     pick = alt.selection_point(name="pick", fields=["arm"], bind="legend")
     base = alt.Chart(ROWS).encode(
-        x=alt.X(
-            "task:Q", title="Task", scale=alt.Scale(nice=False, zero=False),
-            axis=task_axis(panel.num_tasks),
-        ),
-        color=alt.Color("arm:N", scale=scale, legend=key, sort=None),
-    )  # fmt: skip
+        x=_x(panel), color=alt.Color("arm:N", scale=scale, legend=key, sort=None)
+    )
     title = labels.axis_title(labels.parent(metric) if part else metric)
     y = alt.Scale(zero=False, domain=list(domain) if domain else alt.Undefined)
     band = base.mark_area().encode(
@@ -84,7 +80,7 @@ def curves(
     dots = base.mark_point(filled=True, size=55).encode(
         y="mean:Q",
         opacity=alt.condition(near, alt.value(1.0), alt.value(0.0)),
-        tooltip=_tooltip(title),
+        tooltip=_tooltip(title, _hover(panel)),
     )
     layers = [band, line.add_params(pick), dots.add_params(near)]
     if not any("low" in row for row in rows):
@@ -92,11 +88,29 @@ def curves(
     return finished(alt.layer(*layers), rows, height, part)
 
 
+def _x(panel: Panel) -> alt.X:
+    """Tasks from 1, or 20k examples."""
+    over_examples = panel.axis == EXAMPLES
+    ticks = alt.Axis(format="~s") if over_examples else task_axis(panel.num_tasks)
+    scale = alt.Scale(nice=False, zero=False)
+    return alt.X(f"{_field(panel)}:Q", title=panel.axis, scale=scale, axis=ticks)
+
+
+def _hover(panel: Panel) -> alt.Tooltip:
+    comma = "," if panel.axis == EXAMPLES else alt.Undefined
+    return alt.Tooltip(f"{_field(panel)}:Q", title=panel.axis, format=comma)
+
+
+def _field(panel: Panel) -> str:
+    return panel.axis.lower()  # 'task' or 'examples'
+
+
 def task_axis(num_tasks: int) -> alt.Axis:
     """Of few tasks each has its tick: there is no task 1.5."""
     if num_tasks > 12:
         return alt.Axis()
-    return alt.Axis(values=list(range(1, num_tasks + 1)), format="d")
+    ticks = list(range(1, num_tasks + 1))
+    return alt.Axis(values=ticks, tickCount=num_tasks, format="d")
 
 
 def _legend(names: list[str], room: int) -> alt.Legend:
@@ -106,10 +120,11 @@ def _legend(names: list[str], room: int) -> alt.Legend:
     return alt.Legend(columns=columns, labelLimit=7 * room - 40)
 
 
-def _rows(positions: np.ndarray, name: str, band: Band) -> list[dict[str, Any]]:
-    rows = []
+def _rows(panel: Panel, name: str, arm: Arm, metric: str) -> list[dict[str, Any]]:
+    rows, band = [], arm.drawn[metric]
     for i in np.nonzero(band.n)[0]:
-        row = {"arm": name, "task": rounded(positions[i]), "n": int(band.n[i])}
+        place = rounded(arm.blocks.middles[i])
+        row = {"arm": name, _field(panel): place, "n": int(band.n[i])}
         row["mean"] = rounded(band.estimate[i])
         if np.isfinite(band.low[i]):
             row |= {"low": rounded(band.low[i]), "high": rounded(band.high[i])}
@@ -123,10 +138,10 @@ def rounded(value: float) -> float | int:
     return int(number) if number.is_integer() and abs(number) < 1e9 else number
 
 
-def _tooltip(title: str, first: str = "task:Q", name: str = "Task") -> list[Any]:
+def _tooltip(title: str, place: alt.Tooltip) -> list[Any]:
     return [
         alt.Tooltip("arm:N", title="Arm"),
-        alt.Tooltip(first, title=name),
+        place,
         alt.Tooltip("mean:Q", title=title, format=".4~g"),
         alt.Tooltip("low:Q", title="95 % from", format=".4~g"),
         alt.Tooltip("high:Q", title="95 % to", format=".4~g"),
@@ -151,6 +166,7 @@ def sweep_scores(panel: Panel, sweep: Sweep, *, height: int = 220) -> dict[str, 
     kind = "N" if sweep.scale == "category" else "Q"
     texts = list(dict.fromkeys(p.text for p in sweep.points))
     x = alt.X(f"value:{kind}", title=short(sweep.setting), **_x_axis(sweep, texts))
+    value = alt.Tooltip(f"value:{kind}", title=short(sweep.setting))
     scale = alt.Scale(domain=names, range=_cycled(len(names)))
     key = _legend(names, 46) if len(names) > 1 else None
     base = alt.Chart(ROWS).encode(
@@ -165,7 +181,7 @@ def sweep_scores(panel: Panel, sweep: Sweep, *, height: int = 220) -> dict[str, 
         y=alt.Y("mean:Q", scale=y, title=title)
     )
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(
-        y="mean:Q", tooltip=_tooltip(title, f"value:{kind}", short(sweep.setting))
+        y="mean:Q", tooltip=_tooltip(title, value)
     )
     chart = alt.layer(*([rule] if any("low" in r for r in rows) else []), line, dots)
     return finished(chart, rows, height, "")

@@ -9,9 +9,9 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from cl_bench.report import (
+    first_tasks,
     forgetting_figures,
     labels,
     pair_figures,
@@ -19,23 +19,11 @@ from cl_bench.report import (
     trials,
     trials_figures,
 )
+from cl_bench.report.figure_style import STYLE, x_axis
 from cl_bench.report.palette import Stroke
 from cl_bench.report.panels import Arm, Panel
 from cl_bench.report.sweeps import Sweep, short, shown, sweeps
 
-STYLE = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
-    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7.5,
-    "xtick.labelsize": 7, "ytick.labelsize": 7,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6, "ytick.major.width": 0.6,
-    "axes.grid": True, "axes.grid.axis": "y", "grid.color": "#E6E6E6",
-    "grid.linewidth": 0.6, "axes.axisbelow": True,
-    "legend.frameon": False, "lines.linewidth": 1.2, "lines.dash_capstyle": "butt",
-    "text.parse_math": False,  # a name with a $ in it is a name, not a formula
-    "svg.hashsalt": "cl_bench", "savefig.dpi": 200, "figure.dpi": 100,
-}  # fmt: skip
 WIDTH, HEIGHT = 3.5, 2.4  # inches: one column of a two-column paper
 TILE = (2.1, 1.7)
 
@@ -43,6 +31,7 @@ TILE = (2.1, 1.7)
 def write(folder: Path, panels: list[Panel]) -> list[Path]:
     """Writes <metric>.png/.svg, <metric>_by_layer.* and sweep_<method>_<setting>.*.
 
+    Of a long study <score>_first_tasks.*, the tasks that a block would average away.
     Where the accuracy matrix was recorded, task_accuracy.* and accuracy_matrix.* too;
     pollution.* and similarity.* where those were, pollution_<layer>.* where its layers
     were. trials.* where a method has several settings.
@@ -77,6 +66,9 @@ def _all(panel: Panel) -> Iterator[tuple[str, Figure]]:
     strokes = palette.strokes(list(arms.values()))
     for metric in top_metrics(panel):
         yield metric, _single(panel, metric, arms, strokes)
+    if early := first_tasks.of(panel, arms):
+        figure = _single(early[0], panel.score or "", early[1], strokes)
+        yield f"{panel.score}_first_tasks", figure
     for metric, parts in layer_metrics(panel).items():
         yield f"{metric}_by_layer", _tiles(panel, parts, arms, strokes)
     recorded = {n: a.accuracies for n, a in arms.items() if a.accuracies is not None}
@@ -137,13 +129,12 @@ def _curves(
         band, (colour, dash) = arm.drawn.get(metric), strokes[name]
         if band is None or not (seen := band.n > 0).any():
             continue
-        x = panel.positions[seen]
+        x = arm.blocks.middles[seen]
         style = (0, [d / 1.5 for d in dash]) if dash else "-"
         axes.plot(x, band.estimate[seen], color=colour, ls=style, label=name)
         low, high = band.low[seen], band.high[seen]
         axes.fill_between(x, low, high, color=colour, alpha=0.16, lw=0)
-    axes.set_xlabel("Task")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    x_axis(axes, panel)
     axes.margins(x=0.01)
 
 

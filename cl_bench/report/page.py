@@ -12,6 +12,7 @@ from cl_bench.atomic import replacing
 from cl_bench.report import (
     charts,
     cost_tables,
+    first_tasks,
     forgetting_charts,
     html_tables,
     labels,
@@ -143,15 +144,27 @@ def _figure(figure: Figure, specs: dict[str, Any]) -> str:
 def _curve_figures(
     panel: Panel, arms: dict[str, Arm], strokes: dict[str, Stroke], key: str
 ) -> list[Figure]:
-    """The score at full width, the other metrics side by side."""
-    found = []
+    """The score at full width, then its first tasks and the other metrics in pairs."""
+    found, by = [], panel.axis.lower()
     for i, metric in enumerate(top_metrics(panel)):
         height, room = (210, 60) if i else (320, 130)
         spec = charts.curves(panel, metric, arms, strokes, height=height, room=room)
         caption = sections.curve_caption(panel, metric, arms)
-        name = f"Line chart: {labels.axis_title(metric)} by task"
+        name = f"Line chart: {labels.axis_title(metric)} by {by}"
         found.append(Figure({f"curves-{key}-{i}": spec}, caption, name=name))
+    if early := first_tasks.of(panel, arms):
+        found.insert(1, _first_tasks(*early, strokes, key))
     return found
+
+
+def _first_tasks(
+    panel: Panel, arms: dict[str, Arm], strokes: dict[str, Stroke], key: str
+) -> Figure:
+    metric = panel.score or ""
+    spec = charts.curves(panel, metric, arms, strokes, height=210, room=60)
+    caption = first_tasks.caption(panel)
+    name = f"Line chart: {labels.axis_title(metric)} of the first tasks"
+    return Figure({f"curves-{key}-first": spec}, caption, name=name)
 
 
 def _matrix_figures(arms: list[Arm], key: str) -> list[Figure]:

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cl_bench import stats
-from cl_bench.report import accuracies, labels
+from cl_bench.report import accuracies, blocks, labels
 from cl_bench.report import pairs as task_pairs
 from cl_bench.report.accuracies import Accuracies
+from cl_bench.report.blocks import Blocks
 from cl_bench.report.studies import Run, Study, matrix, recorded
 from cl_bench.stats import Band, Floats
 
-MAX_POINTS = 160
 ORACLE = " (oracle)"  # ends the label of an arm told more than its stream offers
 
 
@@ -33,7 +33,8 @@ class Arm(NamedTuple):
     scores: Floats  # [runs, tasks] recorded unit; diverged = worst, NaN = not reached
     diverged: np.ndarray  # [runs] bool
     bands: dict[str, Band]  # metric -> mean curve and interval, shown unit
-    drawn: dict[str, Band]  # the same, averaged over blocks of `Panel.block` tasks
+    blocks: Blocks  # the points of its drawn curves
+    drawn: dict[str, Band]  # as `bands`, averaged over `blocks`
     curves: dict[str, Floats]  # metric -> [runs, tasks] that `bands` are the mean of
     accuracies: Accuracies | None  # of every task after every task, if recorded
     pairs: task_pairs.Pairs  # 'pollution' -> kind -> [runs, T, T], if recorded
@@ -62,18 +63,7 @@ class Panel(NamedTuple):
     metrics: list[str]
     score: str | None  # the metric that the summary is about
     num_tasks: int
-
-    @property
-    def block(self) -> int:
-        """Tasks per drawn point: figures have at most `MAX_POINTS` points a curve."""
-        return max(1, math.ceil(self.num_tasks / MAX_POINTS))
-
-    @property
-    def positions(self) -> Floats:
-        """Middle of each block, in tasks counted from 1."""
-        starts = np.arange(0, self.num_tasks, self.block)
-        ends = np.minimum(starts + self.block, self.num_tasks)
-        return (starts + 1 + ends) / 2
+    axis: str  # what the x axis of its curves counts: `blocks.TASK` or `EXAMPLES`
 
 
 def join(studies: list[Study]) -> list[Panel]:
@@ -107,11 +97,16 @@ def _panel(benchmark: str, studies: list[Study]) -> Panel:
     score = labels.score_metric(metrics)
     tasks = max(_last_task(s, r) for s, r in present)
     worst = _worst(present, score)
-    split = [(s, _arms_of(s, r)) for s, r in present]
-    used = Counter(label for _, arms in split for label in arms)
-    panel = Panel(benchmark, [], metrics, score, tasks)
-    for study, arms in split:
-        tables = _tables(study, panel, worst, next(r for s, r in present if s is study))
+    split = [(s, r, _arms_of(s, r), blocks.examples(s)) for s, r in present]
+    used = Counter(label for _, _, arms, _ in split for label in arms)
+    parts = [(s, own, seen) for s, _, arms, seen in split for own in arms.values()]
+    axis = blocks.axis(
+        [np.fmax.reduce(seen[own], axis=0) for _, own, seen in parts],
+        [_length(s, [s.runs[r] for r in own]) for s, own, _ in parts],
+    )
+    panel = Panel(benchmark, [], metrics, score, tasks, axis)
+    for study, own, arms, seen in split:
+        tables = _tables(study, panel, worst, own) | {"is_examples": seen}
         for label, picked in arms.items():
             name = f"{study.name}/{label}" if used[label] > 1 else label
             panel.arms.append(_arm(name, study, picked, panel, tables))
@@ -216,18 +211,23 @@ def _arm(
 
     curves = {m: of(tables[m]) * labels.label(m).scale for m in panel.metrics}
     bands = {m: stats.band(curve) for m, curve in curves.items()}
+    length = _length(study, runs)
+    points = blocks.of_tasks(panel.num_tasks)
+    if panel.axis == blocks.EXAMPLES:
+        ends = np.fmax.reduce(of(tables["is_examples"]), axis=0)
+        points = blocks.of_examples(ends, length)
     drawn = bands
-    if panel.block > 1:
-        drawn = {m: stats.band(in_blocks(c, panel.block)) for m, c in curves.items()}
+    if points.size > 1:
+        parts = {m: blocks.in_blocks(c, points.size) for m, c in curves.items()}
+        drawn = {m: stats.band(part) for m, part in parts.items()}
     empty = np.full((len(study.runs), study.num_tasks), np.nan)
     diverged = np.any(of(tables["is_diverged"], False), axis=1)
-    length = _length(study, runs)
     return Arm(
         label, study.name, runs[0].method, any(r.oracle for r in runs),
         runs[0].settings, runs,
         {r.group: study.groups[r.group] for r in runs if r.group in study.groups},
-        length, of(tables.get("is_score", empty)), np.asarray(diverged), bands, drawn,
-        curves, accuracies.of(study, rows, tables["is_diverged"][rows], length),
+        length, of(tables.get("is_score", empty)), np.asarray(diverged), bands, points,
+        drawn, curves, accuracies.of(study, rows, tables["is_diverged"][rows], length),
         task_pairs.of(study, rows),
     )  # fmt: skip
 
@@ -239,12 +239,3 @@ def _length(study: Study, runs: list[Run]) -> int:
         return planned
     rows = np.array([r.benchmark == runs[0].benchmark for r in study.runs])
     return _last_task(study, np.nonzero(rows)[0])
-
-
-def in_blocks(curves: Floats, size: int) -> Floats:
-    """[runs, tasks] -> [runs, blocks]: means over the measured tasks of each block."""
-    runs, tasks = curves.shape
-    padded = np.pad(curves, ((0, 0), (0, -tasks % size)), constant_values=np.nan)
-    blocks = padded.reshape(runs, -1, size)
-    n = np.isfinite(blocks).sum(axis=-1)
-    return np.nansum(blocks, axis=-1) / np.where(n, n, np.nan)

@@ -62,6 +62,10 @@ def _caption(panel: Panel, rows: list[Row], fresh: str, measured: bool) -> str:
         f"(Kumar et al. 2023). Plasticity loss: mean of the first {_most(rows)} tasks "
         "against that of the last tenth, of the same run; above 0 the runs got worse."
     )
+    if min(row.plasticity.first_tasks for row in rows) < _most(rows):
+        caption += (
+            " An arm of few tasks has fewer first ones: all before its last tenth."
+        )
     if measured:
         caption += (
             " Sample plasticity lost: the loss of plasticity of Elsayed and Mahmood "

@@ -12,6 +12,7 @@ from cl_bench.report import (
     labels,
     plasticity_table,
 )
+from cl_bench.report.blocks import EXAMPLES
 from cl_bench.report.palette import Stroke
 from cl_bench.report.panels import Arm, Panel
 from cl_bench.report.studies import Study
@@ -101,8 +102,10 @@ def _reading(panel: Panel, rows: list[Row]) -> str:
         if name in kept
     ]
     metric = text(labels.label(panel.score or "").title)
-    last = max(row.arm.last for row in rows)
+    lasts = {row.arm.last for row in rows}
+    last = max(lasts)
     window = f"the last {last} tasks" if last > 1 else "the last task"
+    window = window if len(lasts) == 1 else "the last tenth of an arm's tasks"
     return (
         f'<p class="reading">{metric}, mean over runs; the end is the mean over '
         f"{window}: {'; '.join(lines)}.</p>"
@@ -114,10 +117,18 @@ def curves_head(panel: Panel, arms: list[Arm], reduced: bool) -> str:
     lines = []
     if any(len(arm.runs) > 1 for arm in arms):
         lines.append("Lines are means over runs, bands their 95 % bootstrap intervals")
-    if panel.block > 1:
+    if panel.axis == EXAMPLES:
         lines.append(
-            f"Each point is the mean of {panel.block} consecutive tasks "
-            "(tables/curves.csv has every task)"
+            "Arms differ in the length of their tasks: curves run over examples (steps "
+            "times batch size), each point at the middle of those it is the mean over "
+            "(so too what is measured at a task's start)"
+        )
+    sizes = sorted({arm.blocks.size for arm in panel.arms})
+    if sizes[-1] > 1:
+        some = " to ".join(str(size) for size in dict.fromkeys((sizes[0], sizes[-1])))
+        lines.append(
+            f"Each point is the mean of {some} consecutive tasks"
+            f"{', depending on the arm' if len(sizes) > 1 else ''} (tables/curves.csv has every task)"
         )
     if reduced:
         lines.append(

@@ -9,6 +9,9 @@ from cl_bench.report.panels import Arm, Panel, show, varied
 from cl_bench.report.scores import best, families, final_scores
 from cl_bench.stats import Interval, bootstrap
 
+# A setting that only follows from another: shorter tasks, so more of them.
+FOLLOWS = {"stream.num_tasks": "stream.steps_per_task"}
+
 
 class Point(NamedTuple):
     """One arm of a sweep."""
@@ -38,9 +41,21 @@ def sweeps(panel: Panel) -> list[Sweep]:
     found = [
         _sweep(panel, study, method, setting, arms)
         for (study, method), arms in families(panel.arms).items()
-        for setting in varied([arm.settings for arm in arms])
+        for setting in _chosen(arms)
     ]
     return [sweep for sweep in found if _is_swept(sweep)]
+
+
+def _chosen(arms: list[Arm]) -> list[str]:
+    """The settings that vary among the arms, less those that follow from another."""
+    keys = varied([arm.settings for arm in arms])
+    return [k for k in keys if not (k in FOLLOWS and _follows(k, FOLLOWS[k], arms))]
+
+
+def _follows(setting: str, leader: str, arms: list[Arm]) -> bool:
+    """Whether the leader's value tells the setting's in every arm."""
+    both = {(show(a.settings.get(leader)), show(a.settings.get(setting))) for a in arms}
+    return len(both) == len({value for value, _ in both}) > 1
 
 
 def _is_swept(sweep: Sweep) -> bool:
@@ -54,7 +69,7 @@ def _is_swept(sweep: Sweep) -> bool:
 def _sweep(
     panel: Panel, study: str, method: str, setting: str, arms: list[Arm]
 ) -> Sweep:
-    rest = [k for k in varied([arm.settings for arm in arms]) if k != setting]
+    rest = [k for k in _chosen(arms) if k != setting]
     points = []
     for arm in arms:
         scores = final_scores(panel, arm)

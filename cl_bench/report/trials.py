@@ -7,7 +7,8 @@ import numpy as np
 
 from cl_bench import stats
 from cl_bench.report import charges
-from cl_bench.report.panels import Arm, Panel, in_blocks
+from cl_bench.report.blocks import Blocks, in_blocks
+from cl_bench.report.panels import Arm, Panel
 from cl_bench.report.scores import by_seed, families, final_scores, lower_is_better
 from cl_bench.report.summary import cost
 from cl_bench.stats import Band, Floats
@@ -23,6 +24,7 @@ class Trials(NamedTuple):
     settings: int  # N, how many there are
     score: Band  # [N] expected score over the last tenth after 1 ... N trials
     curves: dict[int, Band]  # number of trials -> expected curve, as `Arm.drawn`
+    blocks: Blocks  # the points of those curves
     charged: dict[str, float | None]  # the largest of its settings, of each run
 
 
@@ -58,13 +60,13 @@ def _of_family(panel: Panel, method: str, arms: list[Arm]) -> Trials | None:
     )  # [N, S, tasks]
     higher = not lower_is_better(panel)
     after = np.stack([expected(scores, scores, b, higher) for b in _upto(arms)], axis=1)
-    drawn = {}
+    drawn, points = {}, arms[0].blocks  # of one stream: the same in all arms
     for budget in budgets(len(arms)):
         means = expected(scores, curves, budget, higher)
-        blocks = in_blocks(means, panel.block) if panel.block > 1 else means
-        drawn[budget] = stats.band(blocks)
+        drawn[budget] = stats.band(in_blocks(means, points.size))
     charged = charges.largest([cost(arm) for arm in arms])
-    return Trials(arms[0].study, method, len(arms), stats.band(after), drawn, charged)
+    score = stats.band(after)
+    return Trials(arms[0].study, method, len(arms), score, drawn, points, charged)
 
 
 def _upto(arms: list[Arm]) -> range:

@@ -94,7 +94,7 @@ def curves(panel: Panel, one: Trials, name: str) -> dict[str, Any]:
     """The method's curve, one line a number of trials; colours from few to many."""
     metric = panel.score or ""
     bands = {after(budget): band for budget, band in one.curves.items()}
-    anyone = panel.arms[0]
+    anyone = panel.arms[0]._replace(blocks=one.blocks)
     arms = {n: anyone._replace(drawn={metric: band}) for n, band in bands.items()}
     colours = palette.ordered(len(arms))
     strokes = {n: Stroke(c, ()) for n, c in zip(arms, colours, strict=True)}

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cl_bench.report import labels, palette
+from cl_bench.report.figure_style import x_axis
 from cl_bench.report.panels import Panel
 from cl_bench.report.trials import Trials
 from cl_bench.report.trials_charts import after, names, ticks
@@ -35,9 +36,9 @@ def draw(
     for axes, one, name in zip(others, found, shown, strict=True):
         colours = palette.ordered(len(one.curves))
         for (budget, band), colour in zip(one.curves.items(), colours, strict=True):
-            _line(axes, panel.positions, band, colour, after(budget))
+            _line(axes, one.blocks.middles, band, colour, after(budget))
         axes.set_title(name, loc="left")
-        axes.set_xlabel("Task")
+        x_axis(axes, panel)
         axes.legend()
     return figure
 

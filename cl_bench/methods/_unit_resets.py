@@ -9,7 +9,7 @@ from jax import Array
 
 from cl_bench import optimizers, units
 from cl_bench.methods._surgery import moment_mask, reset_units
-from cl_bench.types import NetState, NetTransform, Network, PyTree, Signals
+from cl_bench.types import NetState, NetTransform, Network, PyTree, Signals, Unit
 
 STATISTICS = ("batch", "average")
 SOURCES = ("fresh", "initial")
@@ -55,22 +55,28 @@ def low_scores(
 ) -> dict[str, Array]:
     """Units with score / (mean score of the layer) <= threshold: unit name -> [U] bool.
 
-    The mean is over the units in use; in a layer of zeros every unit is low.
+    In a layer of zeros every unit is low, but below a negative threshold none is.
     """
     masks = {}
     for unit in net.units:
-        alive = state.alive.get(unit.name, jnp.ones(unit.size, bool))
-        score = scores[unit.name]
-        mean = jnp.sum(score * alive) / jnp.maximum(jnp.sum(alive), 1)
-        masks[unit.name] = (score <= threshold * mean) & alive
+        score, mean = scores[unit.name], _mean_in_use(state, unit, scores[unit.name])
+        low = (score <= threshold * mean) & (jnp.asarray(threshold) >= 0.0)
+        masks[unit.name] = low & state.alive.get(unit.name, True)
     return masks
+
+
+def _mean_in_use(state: NetState, unit: Unit, score: Array) -> Array:
+    """Mean score of the units of a layer that are in use: ()."""
+    alive = state.alive.get(unit.name, jnp.ones(unit.size, bool))
+    return jnp.sum(score * alive) / jnp.maximum(jnp.sum(alive), 1)
 
 
 def reset_by_score(net: Network, hyper: Rules, score: Score) -> NetTransform:
     """Every `period` steps: units of low score start anew (`_surgery.reset_units`).
 
     'batch' takes the scores of that step's mini-batch, 'average' a moving average of
-    all steps' scores; `source` 'initial' gives a unit the weights it began the run with.
+    all steps' scores, in which a unit that starts anew has its layer's mean; `source`
+    'initial' gives a unit the weights it began the run with.
     """
     averaged, initial = hyper.statistics == "average", hyper.source == "initial"
     with_moments = hyper.optimizer != "sgd" and hyper.moment_reset != "none"
@@ -101,6 +107,11 @@ def reset_by_score(net: Network, hyper: Rules, score: Score) -> NetTransform:
             return {u.name: jnp.zeros(u.size, bool) for u in net.units}
 
         masks = jax.lax.cond(due, low, nobody)
+        if averaged:  # else its old score would have it reset again at once
+            means = {
+                u.name: _mean_in_use(state, u, own["scores"][u.name]) for u in net.units
+            }
+            own["scores"] = jax.tree.map(jnp.where, masks, means, own["scores"])
         state = reset_units(key, net, state, masks, own.get("initial"))
         mask = moment_mask(net, state.params, masks) if with_moments else None
         return state, own, mask

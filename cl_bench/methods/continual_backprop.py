@@ -23,7 +23,7 @@ from cl_bench.types import (
 
 REFERENCE = (
     "Dohare et al., Nature 632 (2024) 768-774, Algorithm 1; arXiv 2306.13812v3; "
-    "released code, shibhansh/loss-of-plasticity (GnT)"
+    "released code, shibhansh/loss-of-plasticity (GnT; ConvGnT from a description)"
 )
 NEEDS: frozenset[str] = frozenset()
 NEUTRAL = {"replacement_rate": 0.0}
@@ -53,7 +53,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @struct.dataclass
 class Hyper(optimizers.OptimHyper):
-    """Rate, decay and maturity of Dohare et al.; None means: as the variant has it."""
+    """Dohare et al.: a rate of their grid, decay, maturity; None: as the variant has."""
 
     replacement_rate: float = 1e-4  # fraction of eligible units, per step and layer
     decay: float = 0.99  # eta, of utilities and mean activations
@@ -64,7 +64,7 @@ class Hyper(optimizers.OptimHyper):
     accumulate: bool = struct.field(pytree_node=False, default=True)
     count: str = struct.field(pytree_node=False, default="eligible")
     compensate_bias: bool | None = struct.field(pytree_node=False, default=None)
-    moment_reset: str = struct.field(pytree_node=False, default="moments")
+    moment_reset: str | None = struct.field(pytree_node=False, default=None)
     max_replaced: int = struct.field(pytree_node=False, default=1)
 
 
@@ -91,9 +91,17 @@ def check(hyper: Hyper) -> None:
                 f"{field}={getattr(hyper, field)!r} is none of "
                 f"{', '.join(map(str, values))}"
             )
-    optimizers.check_moment_reset(hyper.moment_reset, hyper.optimizer)
+    optimizers.check_moment_reset(_moment_reset(hyper), hyper.optimizer)
     if hyper.max_replaced < 1:
         raise ValueError(f"max_replaced={hyper.max_replaced}: at least 1")
+
+
+def _moment_reset(hyper: Hyper) -> str:
+    """As set, else as the variant has it: the released code keeps SGD's momentum."""
+    if hyper.moment_reset is not None:
+        return hyper.moment_reset
+    kept = hyper.variant == "released" and hyper.optimizer == "momentum"
+    return "none" if kept else "moments"
 
 
 def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
@@ -103,6 +111,10 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     At most `max_replaced` units a layer and step are replaced; with `accumulate` the
     rest stays owed, without it the count is Bernoulli and the rest is dropped. A
     replaced unit gets fresh incoming weights, bias 0 and outgoing weights 0.
+    # Departs from the released code (ResGnT) on residual networks: the magnitudes are
+    # means that decay and are reset with their unit, where its mean |h| only grows; a
+    # stream is one layer of units, replaced with all that writes and reads it, where
+    # it takes convolutions one by one and leaves the shortcut's share.
     """
     if not net.units:
         raise ValueError(
@@ -115,7 +127,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         spec,
         optimizers.make(hyper),
         transforms=(transform,),
-        moment_reset=hyper.moment_reset,
+        moment_reset=_moment_reset(hyper),
     )
 
 
@@ -127,7 +139,7 @@ def replace_units(net: Network, hyper: Hyper) -> NetTransform:
     compensate = hyper.compensate_bias
     if compensate is None:
         compensate = chosen["compensate_bias"]
-    needs_reset_mask = hyper.optimizer != "sgd" and hyper.moment_reset != "none"
+    needs_reset_mask = hyper.optimizer != "sgd" and _moment_reset(hyper) != "none"
 
     def init(state: NetState) -> State:
         del state

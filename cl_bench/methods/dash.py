@@ -21,7 +21,7 @@ NEUTRAL = {"floor": 1.0}  # nothing shrinks
 
 @struct.dataclass
 class Hyper(optimizers.OptimHyper):
-    """lambda and alpha of the port."""
+    """lambda and alpha of the port; its optimiser is SGD at 1e-3 with momentum 0.9."""
 
     floor: float = 0.3  # lambda: no weight shrinks below this share of itself
     alpha: float = 0.3  # weight of each new mini-batch in the averaged gradient

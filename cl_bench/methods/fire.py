@@ -39,6 +39,8 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
 
     Convolutions are taken position by position. Biases, the output layer and the
     optimiser's moments stay.
+    # Departs from the paper: our description of it names no exception for the output
+    # layer, which other methods of its kind reset apart; here it stays.
     """
     _unit_resets.require_hidden_layer(net, "fire")
     check(hyper)

@@ -13,7 +13,7 @@ REFERENCE = (
     "Kumar, Marklund and Van Roy, CoLLAs 2024, released code"
 )
 NEEDS: frozenset[str] = frozenset()
-# No unit's score is below a negative share of the mean.
+# A negative share of the mean: no unit is below it (`_unit_resets.low_scores`).
 NEUTRAL = {"threshold": -1.0}
 
 

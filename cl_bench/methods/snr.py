@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
@@ -11,11 +12,11 @@ from cl_bench.methods import _unit_resets
 from cl_bench.methods._compose import compose
 from cl_bench.methods._replacement import alive
 from cl_bench.methods._surgery import apply_if, moment_mask, reset_units
-from cl_bench.types import Method, NetState, NetTransform, Network, StreamSpec
+from cl_bench.types import Key, Method, NetState, NetTransform, Network, StreamSpec
 
 REFERENCE = (
-    "Farias and Jozefiak, ICLR 2025 (arXiv 2410.20098); released code, "
-    "ajozefiak/SelfNormalizedResets"
+    "Farias and Jozefiak, ICLR 2025 (arXiv 2410.20098); written from a secondary "
+    "source, a description of the released code, ajozefiak/SelfNormalizedResets"
 )
 NEEDS: frozenset[str] = frozenset()
 NEUTRAL = {"threshold_scale": float("inf")}
@@ -60,9 +61,16 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     ages of at least 1 if that is lower, else twice itself, within [min_threshold,
     max_threshold]; a unit that fired at every step has no such age and gets
     min_threshold. Before the first period thresholds are max_threshold.
-    # Departs from the paper: ages are multiples of the batch size, and noted as such.
+    # Departs from the paper: ages are multiples of the batch size, and noted as such;
+    # activations are looked at, not pre-activations: with an activation that is
+    # positive below 0 (sigmoid, softplus) every unit fires at every step, and none is
+    # ever reset.
+
+    Raises ValueError for a network without hidden layers, and for one whose units have
+    two features: one of them is positive whatever the unit does.
     """
     _unit_resets.require_hidden_layer(net, "snr")
+    _require_one_feature(net, spec)
     check(hyper)
     return compose(
         net,
@@ -106,6 +114,23 @@ def _reset_silent(net: Network, spec: StreamSpec, hyper: Hyper) -> NetTransform:
         return state, new, mask
 
     return NetTransform(init, update)
+
+
+def _require_one_feature(net: Network, spec: StreamSpec) -> None:
+    """Raise ValueError for units of two features, activations [B, ..., 2, U]."""
+
+    def activations(key: Key) -> dict[str, Array]:
+        x = jnp.zeros((1, *spec.input_shape))
+        return net.apply(net.init(key), x, train=False, key=None)[1]
+
+    acts = jax.eval_shape(activations, jax.random.key(0))
+    for unit in net.units:
+        if acts[unit.name].ndim % 2 == 1:  # neither [B, U] nor [B, H, W, U]
+            raise ValueError(
+                f"snr resets units that do not fire, and those of layer {unit.name!r} "
+                "have two features (activation 'crelu' or 'fourier'), one of which "
+                "always does; activation 'relu', or redo or continual_backprop, work"
+            )
 
 
 def _longest_task(spec: StreamSpec) -> int:

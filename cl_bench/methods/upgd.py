@@ -123,6 +123,8 @@ def _one_minus_utility(utility: PyTree, correction: Array, scope: str) -> PyTree
     and not corrected, as in the released code: the ratio is 1 / (1 - beta^t) too large
     at first. 'local': the corrected trace of a unit's incoming weights over its L2
     norm; biases are one vector.
+    # Departs from the paper: for convolutions the released code's last axis is the
+    # width of the window alone; here it is all that a unit reads.
     """
     if scope == "local":
         return jax.tree.map(

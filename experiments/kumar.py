@@ -35,12 +35,12 @@ ours come from the network's initialiser, and keeps Adam's first moment of a rep
 unit's incoming weights in the convolutional network, where ours is reset. Our L2 also
 reaches the scales of `L2 + layer norm`; theirs leaves normalisation out.
 
-`srank_kumar` and `dead_units_kumar` are the paper's metrics: singular values of 1,000
-examples, 2 ms of a core a task for a layer of the MLP and .3 s for the first convolution.
+`srank_kumar` and `dead_units_kumar` are the paper's metrics (singular values of 1,000
+examples: 2 ms of a core a task and layer of the MLP, .3 s for the first convolution).
 
-Measured, `pm,adam`, 10 seeds, jax 0.10.2 on two CPU cores (90 minutes beside other runs): online accuracy in
-%, mean over the run with its 95 % bootstrap interval over seeds, mean over the first and
-over the last 50 tasks; dead units, effective rank and mean |w| at task 500:
+Measured, `pm,adam`, 10 seeds, jax 0.10.2, two CPU cores (90 minutes beside other runs):
+online accuracy in %, mean over the run, 95 % bootstrap interval over seeds, mean over the
+first and last 50 tasks; dead units, effective rank and mean |w| at task 500:
 
                           whole run            first   last                 dead   rank   |w|
     l2_init               83.7 [83.7 83.8]     83.6    83.8 [83.7 83.9]      0 %   15 %   .027
@@ -52,10 +52,9 @@ over the last 50 tasks; dead units, effective rank and mean |w| at task 500:
     layer norm            77.0 [76.8 77.1]     81.7    74.4 [74.2 74.6]      0 %   25 %   .948
     backprop              68.4 [68.0 68.8]     72.2    65.8 [65.1 66.3]      0 %   10 %   .052
 
-The paper shows this problem in figures; what it states is that L2-Init is among the three
-best with Adam on all five problems, and that is where it is here. Backprop at its best step
-size has few dead units: what it loses shows in the effective rank and in |w|.
-Not measured yet: `pm,sgd`, the other problems, and on `pm,adam` the two arms that are not
+The paper shows this problem in figures, and states that L2-Init is among the three best
+with Adam on all five problems; so it is here. Backprop at its best step size has few dead
+units: what it loses shows in the effective rank and in |w|. Not measured yet: `pm,sgd`, the other problems, and on `pm,adam` the two arms that are not
 the paper's and its two metrics.
 """
 

@@ -17,9 +17,9 @@ problem and optimiser (its tables 3 and 4), listed in `BEST` below.
     OPTIMIZER  adam (the default) or sgd
 
 Beside the paper's arms: `L2 + layer norm` (Lyle et al. 2024, "Disentangling the causes
-of plasticity loss"), with the problem's best L2, a combination whose values are ours and
-not tuned; and, where inputs are permuted, `backprop, ema input`, a control: backprop at
-its best step size behind an online standardisation of the inputs (decay .99, ours).
+of plasticity loss"), with the problem's best L2, not tuned together; and, where inputs are
+permuted, the control `backprop, ema input`: backprop at its best step size behind an
+online standardisation of the inputs (decay .99, ours).
 
 Departures: `five_one` and `ci` run on `imagenet_resized/32x32`, which their benchmark's
 name in the records says; the paper's `five_one` is CIFAR-100

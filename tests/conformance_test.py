@@ -82,7 +82,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ),
     ("last_layers_reset", {"optimizer": "adam", "layers": 2, "period": 7}),
     ("l2_init", {"norm": "l1", "strength": 0.001, "affine": True}),
-    ("l2_init", {"convention": "code", "optimizer": "adam"}),
+    ("l2_init", {"convention": "paper", "optimizer": "adam"}),
     ("l2_init", {"norm": "huber", "reference": "resampled"}),
     ("upgd", {"scope": "local", "ada": True, "noise": "pooled", "step_size": 0.001}),
     ("trac", {"optimizer": "sgd"}),

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from scipy import special
 
-from cl_bench import noise
+from cl_bench import noise, units
 from cl_bench.methods import (
     adam_equal_betas,
     backprop,
     noise_injection,
+    shrink_perturb,
     soft_shrink_perturb,
     trac,
     upgd,
@@ -138,6 +139,35 @@ def test_noise_injection(optimizer, kind):
     compare(noise_injection.make(NET, tiny.SPEC, hyper), start, move)
 
 
+def test_no_noise_reaches_the_moments_of_what_is_not_in_use():
+    """Two dead units a layer and every third edge of h2 forbidden, Adam, three steps."""
+    net = mlp.make(tiny.SPEC, widths=(8, 6), spare_units=2)
+    forbidden = np.arange(80).reshape(10, 8) % 3 == 0
+    unused = jax.tree.map(lambda p: np.zeros(p.shape, bool), net.init(tiny.KEY).params)
+    for name, alive, reader in (("h1", 8, "h2"), ("h2", 6, "head")):
+        unused[name]["kernel"][:, alive:] = unused[name]["bias"][alive:] = True
+        unused[reader]["kernel"][alive:] = True
+    unused["h2"]["kernel"] |= forbidden
+    settings = {**HYPER, "optimizer": "adam", "noise_std": 0.1}
+    for module, others in (
+        (noise_injection, {}),
+        (shrink_perturb, {"variant": "upgd", "shrink": 0.1}),
+    ):
+        method = module.make(net, tiny.SPEC, module.Hyper(**settings, **others))
+
+        def init(key, method=method):
+            learner = method.init(key)
+            edges = {"h2": jnp.asarray(~forbidden)}
+            return units.constrain(
+                learner._replace(net=learner.net._replace(edges=edges)), net.units
+            )
+
+        _, learners, _ = tiny.run(method._replace(init=init), tiny.batches(3))
+        found = tiny.moments(tiny.at(learners.opt, -1))
+        for moments in (found["m"], found["v"]):
+            chex.assert_trees_all_equal(jax.tree.map(lambda m: m == 0, moments), unused)
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_soft_shrink_perturb(optimizer):
     hyper = soft_shrink_perturb.Hyper(**HYPER, optimizer=optimizer, shrink=0.02)
@@ -175,11 +205,21 @@ def test_erfi_is_scipys_up_to_where_float32_ends():
     assert np.isnan(trac.erfi(jnp.float32(np.nan)))
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("small", [1e-8, 1e-3])
-def test_trac(optimizer, small):
-    hyper = trac.Hyper(**HYPER, optimizer=optimizer, small=small)
+@pytest.mark.parametrize(
+    ("optimizer", "step_size", "small"),
+    [
+        ("sgd", 0.01, 1e-8),
+        ("sgd", 0.1, 0.3),
+        ("adam", 0.01, 1e-8),
+        ("adam", 0.01, 1e-2),
+    ],
+)
+def test_trac(optimizer, step_size, small):
+    """At 1e-8 weights move by less than the tolerance, at the others by 3 % and more."""
+    settings = {**HYPER, "step_size": step_size}
+    hyper = trac.Hyper(**settings, optimizer=optimizer, small=small)
     start, update = OPTIMIZERS[optimizer]
+    update = partial(update, step_size=step_size)
 
     def begin(params):
         return start(params), oracle_trac.init(params, eps=small)
@@ -191,13 +231,24 @@ def test_trac(optimizer, small):
         )
         return params, (opt, state)
 
-    learners, (_, last) = compare(trac.make(NET, tiny.SPEC, hyper), begin, move)
+    method = trac.make(NET, tiny.SPEC, hyper)
+    learners, (_, last) = compare(method, begin, move)
     found = tiny.at(learners.opt, -1)
     for name, value in {"variance": "v", "sigma": "sigma", "scale": "s"}.items():
         np.testing.assert_allclose(
             getattr(found, name), last[value], rtol=1e-3, err_msg=name
         )
-    assert last["s"].sum() > 2 * small  # the tuner has begun to move
+    scales = learners.opt.scale.sum(axis=1)
+    assert scales.max() > 2 * scales[0] or scales.min() < scales[0] / 1.5  # it tunes
+    if small > 1e-8:
+        assert share_moved(method.init(tiny.KEY).net.params, learners.net.params) > 0.03
+
+
+def share_moved(first, path):
+    """||theta - theta_0|| / ||theta_0|| at the end of a path of parameters."""
+    moved = jax.tree.map(lambda p, q: np.sum((q[-1] - p) ** 2), first, path)
+    whole = jax.tree.map(lambda p: np.sum(p**2), first)
+    return np.sqrt(sum(jax.tree.leaves(moved)) / sum(jax.tree.leaves(whole)))
 
 
 def test_trac_takes_weights_that_something_else_moved_as_it_finds_them():

@@ -5,7 +5,6 @@ from functools import partial
 import chex
 import jax
 import numpy as np
-import optax
 import pytest
 
 from cl_bench.methods import _utility, continual_backprop
@@ -152,17 +151,6 @@ def stacked(steps):
     return jax.tree.map(lambda *leaves: np.stack(leaves).astype(np.float32), *rows)
 
 
-def moments(opt):
-    """Moments and counts of a JAX optimiser state, as the oracle names them."""
-    found = {}
-    for state in jax.tree.leaves(opt, is_leaf=lambda s: hasattr(s, "_fields")):
-        if isinstance(state, optax.TraceState):
-            found["m"] = state.trace
-        elif hasattr(state, "mu"):
-            found |= {"m": state.mu, "v": state.nu, "count": state.count}
-    return jax.tree.map(lambda leaf: leaf.astype(np.float32), found)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_200_steps_as_the_oracle(name):
     hyper = hyper_of(CASES[name])
@@ -181,4 +169,4 @@ def test_200_steps_as_the_oracle(name):
     close(own.utility, expected["utility"], rtol=1e-4)  # |h - f-hat| cancels
     close(signals.loss, expected["loss"])
     close(learners.net.params, expected["params"])
-    close(moments(learners.opt), expected["opt"])
+    close(tiny.moments(learners.opt), expected["opt"])

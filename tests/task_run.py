@@ -1,12 +1,13 @@
 """A method run over several small tasks, with every learner on the way kept."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cl_bench.types import Batch, Clock, Learner, Method, StreamSpec
+from cl_bench.types import Batch, Clock, Key, Learner, Method, StreamSpec
 from tests import tiny
 
 TASKS, STEPS = 3, 20
@@ -52,8 +53,9 @@ class Task(NamedTuple):
 
 
 def run(method: Method, batches: Batch) -> list[Task]:
-    """All tasks, every phase compiled quickly."""
+    """All tasks of batches [tasks, steps, ...], every phase compiled quickly."""
     batches = jax.tree.map(jnp.asarray, batches)
+    tasks, count = batches.y.shape[:2]
     step = tiny.quick_jit(method.step)
 
     def boundary(hook: Any, key: Any, clock: Clock, learner: Learner) -> Learner:
@@ -63,20 +65,26 @@ def run(method: Method, batches: Batch) -> list[Task]:
     start = tiny.quick_jit(lambda *args: boundary(method.start_task, *args))
     end = tiny.quick_jit(lambda *args: boundary(method.end_task, *args))
     learner, done = method.init(tiny.KEY), []
-    for task in range(TASKS):
-        key = jax.random.fold_in(tiny.KEY, 1000 + task)
-        learner = started = start(key, _clock(task, 0), learner)
+    for task in range(tasks):
+        at = partial(clock, count, task)
+        learner = started = start(start_key(task), at(0), learner)
         steps = []
-        for i in range(STEPS):
+        for i in range(count):
             batch = tiny.at(tiny.at(batches, task), i)
-            key_of_step = tiny.step_key(task * STEPS + i)
-            learner, _ = step(key_of_step, _clock(task, i), batch, learner)
+            key_of_step = tiny.step_key(task * count + i)
+            learner, _ = step(key_of_step, at(i), batch, learner)
             steps.append(learner)
         key = jax.random.fold_in(tiny.KEY, 2000 + task)
-        learner = end(key, _clock(task, STEPS), learner)
+        learner = end(key, at(count), learner)
         done.append(Task(started, steps, learner))
     return done
 
 
-def _clock(task: int, i: int) -> Clock:
-    return Clock(jnp.int32(task * STEPS + i), jnp.int32(task), jnp.int32(i))
+def start_key(task: int) -> Key:
+    """The key that `run` hands to start_task of this task."""
+    return jax.random.fold_in(tiny.KEY, 1000 + task)
+
+
+def clock(steps: int, task: int, i: int) -> Clock:
+    """Of step i of a task, all of them so many steps long."""
+    return Clock(jnp.int32(task * steps + i), jnp.int32(task), jnp.int32(i))

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from cl_bench.losses import softmax_cross_entropy
 from cl_bench.types import Batch, Clock, Key, Learner, Method, Signals, StreamSpec
@@ -76,3 +77,14 @@ def run(method: Method, data: Batch) -> tuple[Learner, Learner, Signals]:
     scan = quick_jit(lambda c, xs: jax.lax.scan(body, c, xs))
     _, (learners, signals) = scan(first, steps)
     return jax.tree.map(np.asarray, (first, learners, signals))
+
+
+def moments(opt: Any) -> dict[str, Any]:
+    """Moments and counts of a JAX optimiser state, as the oracle names them."""
+    found = {}
+    for state in jax.tree.leaves(opt, is_leaf=lambda s: hasattr(s, "_fields")):
+        if isinstance(state, optax.TraceState):
+            found["m"] = state.trace
+        elif hasattr(state, "mu"):
+            found |= {"m": state.mu, "v": state.nu, "count": state.count}
+    return jax.tree.map(lambda leaf: leaf.astype(np.float32), found)

@@ -8,7 +8,10 @@ from cl_bench import optimizers
 from cl_bench.methods._compose import compose
 from cl_bench.types import Method, Network, StreamSpec
 
-REFERENCE = "Lyle et al., ICML 2023 (arXiv 2303.01486); Dohare et al., Nature 632 (2024) 768-774"
+REFERENCE = (
+    "Dohare et al., Nature 632 (2024) 768-774, reinforcement learning, released code; "
+    "Lyle et al., ICML 2023 (arXiv 2303.01486), from a secondary source"
+)
 NEEDS: frozenset[str] = frozenset()
 NEUTRAL = {"beta": 0.99, "beta1": 0.99, "beta2": 0.99}  # Adam with these betas
 ADAMS = ("adam", "adamw", "aged_adam", "adam_gnt")

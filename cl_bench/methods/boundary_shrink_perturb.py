@@ -7,14 +7,17 @@ from cl_bench import noise, optimizers
 from cl_bench.methods._compose import compose
 from cl_bench.types import Method, Network, StreamSpec
 
-REFERENCE = "Ash and Adams, NeurIPS 2020 (arXiv 1910.08475)"
+REFERENCE = (
+    "Ash and Adams, NeurIPS 2020 (arXiv 1910.08475); equation and settings from a "
+    "secondary source"
+)
 NEEDS = frozenset({"boundaries"})
 NEUTRAL = {"keep": 1.0, "noise_std": 0.0}
 
 
 @struct.dataclass
 class Hyper(optimizers.OptimHyper):
-    """theta <- keep * theta + noise_std * N(0, 1); the paper's warm-start setting."""
+    """theta <- keep * theta + noise_std * N(0, 1); settings not checked against the paper."""
 
     keep: float = 0.6
     noise_std: float = 0.01

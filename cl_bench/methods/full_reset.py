@@ -10,7 +10,8 @@ from cl_bench.types import Method, Network, StreamSpec
 
 REFERENCE = "Dohare et al., Nature 632 (2024) 768-774 (retrained network)"
 NEEDS = frozenset({"boundaries"})
-NEUTRAL: dict[str, float] | None = None  # a reset has no strength to set to 0
+# Backprop in the first task alone: what starts anew has no strength to set to 0.
+NEUTRAL: dict[str, float] | None = None
 
 
 @struct.dataclass

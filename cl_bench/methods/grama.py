@@ -8,8 +8,9 @@ from cl_bench.methods._compose import compose
 from cl_bench.types import Method, Network, StreamSpec
 
 REFERENCE = (
-    "GraMa and ReGraMa, NeurIPS 2025; written from a secondary description: ReDo with "
-    "the gradient's magnitude in place of the activation's"
+    "Liu, Wu, Obando-Ceron, Castro, Courville and Pan, NeurIPS 2025 (arXiv 2505.24061), "
+    "GraMa and ReGraMa; from a secondary source: ReDo with the gradient's magnitude in "
+    "place of the activation's"
 )
 NEEDS: frozenset[str] = frozenset()
 NEUTRAL = {"threshold": -1.0}  # no score is below a negative share of the mean
@@ -17,7 +18,7 @@ NEUTRAL = {"threshold": -1.0}  # no score is below a negative share of the mean
 
 @struct.dataclass
 class Hyper(redo.Hyper):
-    """Those of ReDo, with the paper's tau; statistics of one mini-batch."""
+    """Those of ReDo, with a tau of about the paper's; statistics of one mini-batch."""
 
     threshold: float = 0.01  # tau
 

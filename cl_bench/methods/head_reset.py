@@ -9,10 +9,12 @@ from cl_bench.methods._compose import compose
 from cl_bench.types import Learner, Method, Network, StreamSpec
 
 REFERENCE = (
-    "Dohare et al., Nature 632 (2024) 768-774, Continual ImageNet, released code"
+    "Dohare et al., Nature 632 (2024) 768-774, released code, Continual ImageNet and "
+    "class-incremental CIFAR-100"
 )
 NEEDS = frozenset({"boundaries"})
-NEUTRAL: dict[str, float] | None = None  # a reset has no strength to set to 0
+# Backprop in the first task alone: what starts anew has no strength to set to 0.
+NEUTRAL: dict[str, float] | None = None
 
 
 @struct.dataclass
@@ -29,7 +31,11 @@ def check(hyper: Hyper) -> None:
 
 
 def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
-    """Backprop that resets weights, bias and moments of the head at every boundary."""
+    """Backprop that resets weights, bias and moments of the head at every boundary.
+
+    Nothing happens before the first task. Step counts of the optimiser go on.
+    """
+    # Departs from the paper: its code on Continual ImageNet keeps the head's momentum.
     check(hyper)
     optim = optimizers.make(hyper)
 

@@ -9,14 +9,21 @@ from cl_bench.methods._compose import compose
 from cl_bench.methods._surgery import apply_if
 from cl_bench.types import Method, NetTransform, Network, PyTree, StreamSpec
 
-REFERENCE = "Nikishin, Schwarzer, D'Oro, Bacon and Courville, ICML 2022 (2205.07802)"
+REFERENCE = (
+    "Nikishin, Schwarzer, D'Oro, Bacon and Courville, ICML 2022 (arXiv 2205.07802), read "
+    "in the released code, evgenii-nikishin/rl_with_resets (Atari)"
+)
 NEEDS: frozenset[str] = frozenset()
-NEUTRAL: dict[str, float] | None = None  # a reset has no strength to set to 0
+NEUTRAL = {"period": 2**31 - 1}  # the last step that a run can count to
 
 
 @struct.dataclass
 class Hyper(optimizers.OptimHyper):
-    """`layers` counts from the output layer; `period` in steps, as the paper's Atari."""
+    """`layers` counts from the output layer; `period` in steps.
+
+    Both as in the released code on Atari: the output layer, every 20,000 steps of the
+    environment with two updates each.
+    """
 
     layers: int = struct.field(pytree_node=False, default=1)
     period: int = struct.field(pytree_node=False, default=40_000)

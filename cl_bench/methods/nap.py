@@ -18,7 +18,9 @@ REFERENCE = (
     "(arXiv 2407.01800); no code released, written from a secondary description"
 )
 NEEDS: frozenset[str] = frozenset()
-NEUTRAL = None  # the projection is the method, and no setting of it is the identity
+# A period beyond the run leaves out the projection, but not the other half of the
+# method: biases of hidden layers are held at 0, where backprop trains them.
+NEUTRAL = None
 
 
 @struct.dataclass

@@ -8,8 +8,8 @@ from cl_bench.methods.shrink_perturb import add_noise_to_grads
 from cl_bench.types import Method, Network, StreamSpec
 
 REFERENCE = (
-    "PGD of Elsayed and Mahmood, ICLR 2024 (arXiv 2404.00781), after Zhou et al., ICML "
-    "2019"
+    "PGD of Elsayed and Mahmood, ICLR 2024 (arXiv 2404.00781), released code "
+    "(mohmdelsayed/upgd); after Zhou et al., ICML 2019, from a secondary source"
 )
 NEEDS: frozenset[str] = frozenset()
 NEUTRAL = {"noise_std": 0.0}
@@ -31,7 +31,7 @@ def check(hyper: Hyper) -> None:
 
 
 def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
-    """theta <- optimiser(g + noise_std xi), xi ~ N(0, 1) for every parameter."""
+    """theta <- optimiser(g + noise_std xi), xi ~ N(0, 1) for every parameter in use."""
     check(hyper)
-    perturb = add_noise_to_grads(hyper.noise_std, hyper.noise)
+    perturb = add_noise_to_grads(net, hyper.noise_std, hyper.noise)
     return compose(net, spec, optimizers.make(hyper), grad_transforms=(perturb,))

@@ -1,10 +1,11 @@
 """Shrink and perturb at every step: three published variants, by name."""
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from cl_bench import noise, optimizers
+from cl_bench import noise, optimizers, units
 from cl_bench.methods._compose import compose
 from cl_bench.methods.l2 import half_square
 from cl_bench.types import (
@@ -71,7 +72,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
             spec,
             optim,
             penalty=penalty,
-            grad_transforms=(add_noise_to_grads(hyper.noise_std, hyper.noise),),
+            grad_transforms=(add_noise_to_grads(net, hyper.noise_std, hyper.noise),),
         )
     if hyper.variant == "kumar":
         return compose(
@@ -83,13 +84,23 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     return compose(net, spec, optim, penalty=penalty, transforms=(_add_noise(hyper),))
 
 
-def add_noise_to_grads(noise_std: Array | float, kind: str) -> GradTransform:
-    """g <- g + noise_std xi, xi ~ N(0, 1) for every parameter; `kind` as in `noise`."""
+def add_noise_to_grads(
+    net: Network, noise_std: Array | float, kind: str
+) -> GradTransform:
+    """g <- g + noise_std xi, xi ~ N(0, 1) for every parameter; `kind` as in `noise`.
+
+    What is not in use (dead units, forbidden edges) gets none: an optimiser would keep
+    it in its moments, where the runner's zeros do not reach.
+    """
 
     def update(key, clock, grads, state, own):
-        del clock, state
+        del clock
         xi = noise.normal_like(key, grads, kind)
-        return jax.tree.map(lambda g, x: g + noise_std * x, grads, xi), own
+        in_use = units.counted(state, net.units)
+        noisy = jax.tree.map(
+            lambda g, x, used: jnp.where(used, g + noise_std * x, g), grads, xi, in_use
+        )
+        return noisy, own
 
     return GradTransform(lambda state: (), update)
 

@@ -8,8 +8,8 @@ from cl_bench.methods.shrink_perturb import towards_fresh
 from cl_bench.types import Method, Network, StreamSpec
 
 REFERENCE = (
-    "Juliani and Ash, NeurIPS 2024 (arXiv 2405.19153); written from a secondary "
-    "description"
+    "Juliani and Ash, NeurIPS 2024 (arXiv 2405.19153); equation and settings from a "
+    "secondary source"
 )
 NEEDS: frozenset[str] = frozenset()
 NEUTRAL = {"shrink": 0.0}
@@ -17,7 +17,7 @@ NEUTRAL = {"shrink": 0.0}
 
 @struct.dataclass
 class Hyper(optimizers.OptimHyper):
-    """The paper's s = 1e-6 at every step."""
+    """s = 1e-6 at every step."""
 
     shrink: float = 1e-6
 

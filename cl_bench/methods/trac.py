@@ -14,8 +14,8 @@ from cl_bench.optimizers import Optim
 from cl_bench.types import Method, Network, PyTree, StreamSpec
 
 REFERENCE = (
-    "Muppidi, Zhang and Yang, NeurIPS 2024 (arXiv 2405.16642), Algorithms 1 and 2; "
-    "released code (ComputationalRobotics/TRAC) from a secondary description"
+    "Muppidi, Zhang and Yang, NeurIPS 2024 (arXiv 2405.16642), read in the released "
+    "code, ComputationalRobotics/TRAC"
 )
 NEEDS: frozenset[str] = frozenset()
 # The scale starts at about 1e-7 and the data set it: no setting holds it at 1.
@@ -25,7 +25,7 @@ DISCOUNTS = (0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
 
 @struct.dataclass
 class Hyper(optimizers.OptimHyper):
-    """The paper's: Adam, and 1e-8 for the first scale and in the denominators."""
+    """The released code's: 1e-8 for the first scale and in the denominators."""
 
     step_size: float = 0.001
     small: float = 1e-8

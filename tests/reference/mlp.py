@@ -2,7 +2,8 @@
 
 Shapes: B batch, D inputs, U units, K outputs. Parameters are
 `{'h1': {'kernel': [D, U1], 'bias': [U1]}, 'h2': ..., 'head': {...}}`; a network of
-depth 0 has a head only. Everything is float64 unless `dtype` says otherwise.
+depth 0 has a head only. Hidden layers with a layer norm have a 'scale' and a 'shift'
+[U] too. Everything is float64 unless `dtype` says otherwise.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ Layer = dict[str, np.ndarray]
 Params = dict[str, Layer]
 
 LEAK = 0.01
+EPSILON = 1e-5  # added to the variances of layer norms
 
 
 def map_params(function: Callable[..., Any], *trees: Params) -> Params:
@@ -108,17 +110,48 @@ def squared_error(output: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.nda
     return (error**2).sum(axis=1), 2 * error
 
 
+def affine(layer: Layer, h: np.ndarray) -> np.ndarray:
+    """h W + b, [B, U]."""
+    return h @ layer["kernel"] + layer["bias"]
+
+
+def standardise(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(z - mean) / sqrt(var + 1e-5) over the units of each example, and the root [B, 1]."""
+    centred = z - z.mean(axis=1, keepdims=True)
+    root = np.sqrt((centred**2).mean(axis=1, keepdims=True) + EPSILON)
+    return centred / root, root
+
+
+def layer_norm(layer: Layer, z: np.ndarray) -> np.ndarray:
+    """scale y + shift, y the standardised z (Ba, Kiros and Hinton 2016)."""
+    return layer["scale"] * standardise(z)[0] + layer["shift"]
+
+
+def layer_norm_back(
+    layer: Layer, z: np.ndarray, delta: np.ndarray
+) -> tuple[Layer, np.ndarray]:
+    """Of d loss / d output [B, U]: gradients of scale and shift, and d loss / d z."""
+    y, root = standardise(z)
+    grads = {"scale": (delta * y).sum(0), "shift": delta.sum(0)}
+    d_y = delta * layer["scale"]
+    along = (d_y * y).mean(axis=1, keepdims=True)  # the variance depends on z too
+    return grads, (d_y - d_y.mean(axis=1, keepdims=True) - y * along) / root
+
+
 def forward(
-    params: Params, x: np.ndarray, activation: str = "relu"
+    params: Params, x: np.ndarray, activation: str = "relu", norm: str = "none"
 ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Logits [B, K], activations {'x', 'h1', ...} [B, U], pre-activations {'h1', ...}."""
+    """Logits [B, K], activations {'x', 'h1', ...} [B, U], pre-activations {'h1', ...}.
+
+    With `norm` 'layer' pre-activations are normalised, and given as they are then.
+    """
     activations, pre_activations = {"x": x}, {}
     h = x
     for name in layer_names(params)[:-1]:
-        pre_activations[name] = h @ params[name]["kernel"] + params[name]["bias"]
+        z = affine(params[name], h)
+        pre_activations[name] = layer_norm(params[name], z) if norm == "layer" else z
         h = activations[name] = activate(activation, pre_activations[name])
-    logits = h @ params["head"]["kernel"] + params["head"]["bias"]
-    return logits, activations, pre_activations
+    return affine(params["head"], h), activations, pre_activations
 
 
 def loss_and_grads(
@@ -128,16 +161,18 @@ def loss_and_grads(
     *,
     example_weight: Any = None,
     activation: str = "relu",
+    norm: str = "none",
     loss: str = "cross_entropy",
     dtype: Any = np.float64,
 ) -> tuple[float, dict[str, np.ndarray], Params]:
     """Mean loss under the example weights [B], activations, and gradients.
 
-    `loss` is 'cross_entropy' (y [B] integers) or 'squared_error' (y [B, K] reals).
+    `loss` is 'cross_entropy' (y [B] integers) or 'squared_error' (y [B, K] reals);
+    `norm` is 'none' or 'layer', before the activation of every hidden layer.
     The activations are {'x', 'h1', ..., 'logits'}.
     """
     params, x = cast(params, dtype), np.asarray(x, dtype)
-    logits, activations, pre_activations = forward(params, x, activation)
+    logits, activations, pre_activations = forward(params, x, activation, norm)
     if loss == "cross_entropy":
         per_example, delta = cross_entropy(logits, np.asarray(y))
     elif loss == "squared_error":
@@ -151,7 +186,12 @@ def loss_and_grads(
     grads: Params = {}
     names = layer_names(params)
     for name, below in reversed(list(zip(names, ["x", *names[:-1]], strict=True))):
-        grads[name] = {"kernel": activations[below].T @ delta, "bias": delta.sum(0)}
+        own: Layer = {}
+        if norm == "layer" and name != "head":
+            z = affine(params[name], activations[below])
+            own, delta = layer_norm_back(params[name], z, delta)
+        kernel = activations[below].T @ delta
+        grads[name] = {"kernel": kernel, "bias": delta.sum(0), **own}
         if below != "x":
             delta = delta @ params[name]["kernel"].T
             delta = delta * slope(activation, pre_activations[below])

@@ -24,16 +24,15 @@ online standardisation of the inputs (decay .99, ours).
 Departures: `five_one` and `ci` run on `imagenet_resized/32x32`, which their benchmark's
 name in the records says; the paper's `five_one` is CIFAR-100
 (`--config.stream.dataset=cifar100 --config.benchmark=kumar-five_one-cifar100`). `ci`
-has 500 + 50 images of each class, (`--config.stream.train_per_class=600
+has 500 + 50 images of a class, not 600 + 100 (`--config.stream.train_per_class=600
 --config.stream.test_per_class=100`): 100 steps a task where the paper has 120; ReDo's
 period is as many tasks either way. CReLU has .09 of the units fewer in the MLP, .27 in
 the convolutional network and .31 with 100 outputs, as in the paper: the parameters stay
 within 1 %. Continual backprop on convolutions counts all units, as the released code;
-but that code draws whether a unit of the MLP is replaced where ours accumulates, draws
-new dense weights within Kaiming's bounds where ours come from the network's
-initialiser, and keeps Adam's first moment of a replaced unit's incoming weights in the
-convolutional network, where ours is reset. Our L2 also reaches the scales of `L2 +
-layer norm`; theirs leaves normalisation out.
+but that code draws whether a unit of the MLP is replaced, where ours accumulates, draws
+new dense weights within Kaiming's bounds, and in the convolutional network keeps Adam's
+first moment of a replaced unit. Our L2 also reaches the scales of `L2 + layer norm`;
+theirs leaves normalisation out.
 
 `srank_kumar` and `dead_units_kumar` are the paper's metrics (singular values of 1,000
 examples: 2 ms of a core a task and layer of the MLP, .3 s for the first convolution).

@@ -31,7 +31,8 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
 
     G_i is the mean of |dL/dw| over the unit's incoming weights, biases left out. It
     finds units that are active and yet do not learn, whatever their activation. The
-    reset is ReDo's.
+    reset is ReDo's. (Another description has the gradient at the unit's activation; the
+    paper's code could not be read.)
     """
     _unit_resets.require_hidden_layer(net, "grama")
     check(hyper)

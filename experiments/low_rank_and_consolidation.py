@@ -63,7 +63,7 @@ not order them by ACC.
 
 Merged adapters forget less than fine-tuning at the same step size, and more than
 fine-tuning with a tenth of it, which any comparison has to show beside them.
-(`lora, rank 1` has not been run here, nor the pollution and similarity of `ewc`.)
+(`lora, rank 1` has not been run here.)
 
     ewc strength   ACC                LA     BWT     test accuracy on tasks 1 ... 5
     none           54.9 [54.3 55.6]   99.7   -55.9   22.9 60.8 11.5 80.2 99.3
@@ -81,6 +81,23 @@ The trade between tasks that Reymond describes is there: from 1e3 to 1e8 task 1 
 25 points and task 2 loses 9, and what comes last is learned less well (LA 99.6 to 99.3,
 task 5 99.2 to 97.9). No strength of the eight decades keeps all tasks; between
 neighbouring strengths the differences are within the noise of three seeds.
+
+    ewc strength   gap    i < j  i > j  without   CKA   Fisher overlap
+    none           31.0   .546  .439   +11.0   .20   .22
+    1              28.8   .561  .426    +6.0   .19   .21
+    10             28.9   .537  .441    +6.9   .19   .22
+    1e2            29.7   .534  .436    -0.7   .29   .25
+    1e3            29.4   .531  .427    +5.8   .33   .26
+    1e4            28.2   .538  .407    -0.7   .51   .28
+    1e5            27.1   .537  .408   +11.3   .72   .31
+    1e6            24.9   .536  .418   +12.1   .79   .39
+    1e7            27.0   .557  .404   +14.1   .76   .38
+    1e8            27.2   .541  .413   +10.1   .72   .38
+
+The stronger the pull, the more alike stay the last hidden layer (CKA of two tasks' ends)
+and the weights that matter (overlap of their Fishers), and yet every strength leaves the
+pollution of earlier tasks at .53 to .56, as plain training has it, above that of later
+ones: where the task is not known, EWC keeps the features and not the answers.
 
 Expected ACC of the best of so many settings, of LoRA in the hidden layers (`trials
 --config.seeds=2`, each seed chosen on the other):

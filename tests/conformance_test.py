@@ -125,7 +125,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 ]  # fmt: skip
 STREAMS: dict[str, dict[str, Any]] = {
     "permuted": SMALL_STREAM,
-    "transformed": SMALL_STREAM,
+    "transformed": {**SMALL_STREAM, "pad": 1},
     "split_classes": SMALL_STREAM | {"classes_per_task": 1, "fit_per_class": 2},
     "stationary": SMALL_STREAM,
     "class_pairs": SMALL_STREAM | {

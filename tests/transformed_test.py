@@ -41,6 +41,28 @@ def held_out(stream, task, now=2, i=0):
     return jax.tree.map(np.asarray, read(data, state, "test", jnp.int32(now), i))
 
 
+def test_images_in_a_frame():
+    plain, wide = make(identity_first=True), make(identity_first=True, pad=2)
+    assert wide.spec.input_shape == (144,) and plain.spec.input_shape == (64,)
+    x = walk(wide).x.reshape(-1, 12, 12).copy()
+    close(x[:, 2:10, 2:10], walk(plain).x.reshape(-1, 8, 8))
+    x[:, 2:10, 2:10] = 0.0
+    assert (x == 0.0).all()
+    assert sorted(np.asarray(task_of(wide, 1)[1].views.index)[:, 0]) == list(range(144))
+    seen, narrow = held_out(wide, 1).x, held_out(plain, 1).x
+    close(np.sort(seen)[:, 80:], np.sort(narrow))  # the frame is moved with the rest
+    # A frame is black, whatever the scale, which is that of the images alone.
+    scaled = walk(make(identity_first=True, pad=1, scale="standardise")).x
+    same = walk(make(identity_first=True, scale="standardise")).x
+    inner = scaled.reshape(-1, 10, 10)[:, 1:9, 1:9].reshape(-1, 64)
+    close(inner, same)
+    assert np.ptp(scaled.reshape(-1, 10, 10)[:, 0]) == 0.0
+    turned = make(view="rotate", degrees=90.0, pad=1, flatten=False)
+    assert turned.spec.input_shape == (10, 10, 1)
+    with pytest.raises(ValueError, match="pad=-1: at least 0 pixels"):
+        make(pad=-1)
+
+
 def test_permuted_tasks_move_a_fraction_of_the_pixels():
     stream = make(fraction=0.25)
     moved = []

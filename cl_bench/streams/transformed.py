@@ -10,7 +10,15 @@ import numpy as np
 from jax import Array
 
 from cl_bench.registry import UnknownNameError, nearest
-from cl_bench.streams import _by_class, _epochs, _images, _scenario, _splits, _views
+from cl_bench.streams import (
+    _by_class,
+    _epochs,
+    _frames,
+    _images,
+    _scenario,
+    _splits,
+    _views,
+)
 from cl_bench.types import Batch, Dataset, Key, Stream
 
 REFERENCE = (
@@ -56,6 +64,7 @@ def make(
     reset_head: bool = False,
     scale: str = "zero_one",
     flatten: bool = True,
+    pad: int = 0,
     data_dir: str | None = None,
     download: bool = False,
     dataset_options: Mapping[str, Any] | None = None,
@@ -74,7 +83,8 @@ def make(
     what the scenario tells. In joint and cumulative training every example is seen
     as by one of the tasks concerned, drawn uniformly. A task takes `steps_per_task`
     minibatches, or `epochs` passes; each pass has a new order, without its incomplete
-    last minibatch. x is [B, D] float32, or [B, H, W, C] where not `flatten`. The other
+    last minibatch. x is [B, D] float32, or [B, H, W, C] where not `flatten`; `pad` puts
+    so many black pixels on each side, before the view (`_frames.framed`). The other
     options are those of `_images.open_images`.
 
     Raises ValueError for a fraction outside of [0, 1] and options that contradict each
@@ -91,6 +101,7 @@ def make(
         tune_examples=tune_examples,
         scale=scale,
     )
+    images = _frames.framed(images, pad)
     shape, classes = images.image_shape, images.num_classes
     rule = _scenario.make(
         scenario, num_tasks, classes,

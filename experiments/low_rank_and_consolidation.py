@@ -94,10 +94,10 @@ neighbouring strengths the differences are within the noise of three seeds.
     1e7            27.0   .557  .404   +14.1   .76   .38
     1e8            27.2   .541  .413   +10.1   .72   .38
 
-The stronger the pull, the more alike stay the last hidden layer (CKA of two tasks' ends)
-and the weights that matter (overlap of their Fishers), and yet every strength leaves the
-pollution of earlier tasks at .53 to .56, as plain training has it, above that of later
-ones: where the task is not known, EWC keeps the features and not the answers.
+From 1e2 to 1e6 the last hidden layer (CKA of two tasks' ends) and the weights that matter
+(overlap of their Fishers) stay the more alike the stronger the pull, and yet every
+strength leaves the pollution of earlier tasks at .53 to .56, as plain training has it,
+above that of later ones: where the task is not known, EWC keeps features, not answers.
 
 Expected ACC of the best of so many settings, of LoRA in the hidden layers (`trials
 --config.seeds=2`, each seed chosen on the other):

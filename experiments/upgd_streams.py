@@ -6,9 +6,9 @@ accuracy of the prediction before each update. UPGD, L2 (its SGD with weight dec
 AdamW, noise injection and shrink and perturb have the paper's best settings. Not
 published, and not tuned here: backprop, which has the step size of L2; continual
 backprop, which is not in the paper; and shrink and perturb on label-permuted CIFAR-10,
-which has the settings of EMNIST, as in the released configurations (whose noise for it is
-half of the paper's on the other streams). `ema input` is a control of ours: plain SGD
-behind an online standardisation of the inputs, which knows nothing of plasticity.
+which has the settings of EMNIST. `ema input` is a control of ours: plain SGD behind an
+online standardisation of the inputs, which knows nothing of plasticity; `upgd, ema input`
+is UPGD behind the same.
 
     python -m cl_bench.main --config=experiments/upgd_streams.py:STREAM,ARMS \\
         --workdir=results/upgd
@@ -19,11 +19,11 @@ behind an online standardisation of the inputs, which knows nothing of plasticit
     ARMS    main      of ipm: backprop, UPGD, shrink and perturb, AdamW, continual
                       backprop, and the control (the default)
             all       the paper's other arms too, and UPGD behind the standardised
-                      input; the other streams always have the paper's arms
+                      input; the other streams have one set of arms
 
-Measured, `ipm,main --config.seeds=6`, jax 0.10.2, on two CPU cores, pooled noise; accuracy in % over the
-whole stream with its 95 % bootstrap interval over seeds (two seeds have none), over tasks
-1 to 10 and over the last 20, and dead units at the start of task 200:
+Measured, `ipm,main --config.seeds=6`, jax 0.10.2, on two CPU cores, pooled noise;
+accuracy in % over the whole stream with its 95 % bootstrap interval over seeds (two seeds
+have none), over tasks 1 to 10 and the last 20, and dead units at the start of task 200:
 
                         seeds  whole stream          1-10   last 20   dead   elsewhere
     backprop              6    75.21 [75.11 75.31]   75.7    72.7     59 %

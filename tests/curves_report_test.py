@@ -64,6 +64,7 @@ def test_the_axis_needs_whole_tasks_and_known_batches():
     assert blocks.axis([short, 2 * short], [8, 4]) == "Examples"
     assert blocks.axis([short, 2 * short], [8, 8]) == "Task"
     assert blocks.axis([short, np.full(3, np.nan)], [8, 4]) == "Task"
+    assert blocks.axis([short, 3 * short[:1]], [8, 1]) == "Examples"  # at its end
 
 
 def test_an_unfinished_run_has_its_points_where_it_has_come(tmp_path):

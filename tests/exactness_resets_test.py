@@ -132,47 +132,52 @@ def test_snr_counts_ages_in_examples_and_thresholds_follow_them():
     np.testing.assert_array_equal(own.threshold, 1.0)  # no ages noted: the least
 
 
-# Steps since the return before: of a long task, and on over the ends of unequal ones.
-TORTOISE = {
-    "one task": ({}, [6 * (i + 1) for i in range(8)]),
-    "unequal tasks": (
-        # Epochs of 2 and 5 steps, two to a period: 4 steps in tasks of 9 and 10 in
-        # tasks of 25, where the step of task 0 that is left over counts.
-        {
-            "num_tasks": 3, "steps_per_task": (9, 25, 16),
-            "task_examples": (2 * tiny.BATCH, 5 * tiny.BATCH, 2 * tiny.BATCH),
-        },
-        [4, 8, 18, 28, 35, 39, 43, 47],
-    ),
+UNEQUAL = {
+    "num_tasks": 3, "steps_per_task": (9, 25, 16),
+    "task_examples": (2 * tiny.BATCH, 5 * tiny.BATCH, 2 * tiny.BATCH),
 }  # fmt: skip
+# Steps after which the hare returns, and those at which the task is another.
+TORTOISE = {
+    "one task": (
+        {"examples_per_task": 3 * tiny.BATCH, "steps_per_task": STEPS},
+        [6 * (i + 1) for i in range(8)],
+    ),
+    # Epochs of 2 and 5 steps, two to a period: 4 steps in tasks of 9 and 16, 10 in the
+    # task of 25; the step of task 0 that is left over counts.
+    "unequal tasks": (UNEQUAL, [4, 8, 18, 28, 35, 39, 43, 47]),
+    "nobody is told": ({**UNEQUAL, "offers": frozenset()}, [10, 20, 30, 40, 50]),
+}
 
 
 @pytest.mark.parametrize("case", TORTOISE)
 def test_hare_returns_to_the_tortoise(case):
     facts, returns = TORTOISE[case]
     hyper = hare_tortoise.Hyper(**HYPER, momentum=0.9, period=2, optimizer="adam")
-    facts = facts or {"examples_per_task": 3 * tiny.BATCH, "steps_per_task": STEPS}
-    spec = tiny.SPEC._replace(**facts)
-    lengths = np.array(spec.steps_per_task).reshape(-1)
-    method = hare_tortoise.make(NET, spec, hyper)
+    method = hare_tortoise.make(NET, tiny.SPEC._replace(**facts), hyper)
     data = tiny.batches(STEPS)
-    learner = method.init(tiny.KEY)
-    params = oracle_mlp.cast(learner.net.params)
+    # The clock that the runner shows a method that needs no boundaries: task 0, always.
+    first, learners, _ = tiny.run(method, data)
+    params = oracle_mlp.cast(first.net.params)
     opt, slow = oracle.init_adam(params), params
-    step = tiny.quick_jit(method.step)
     for i in range(STEPS):
         _, _, grads = oracle_mlp.loss_and_grads(params, data.x[i], data.y[i])
         params, opt = OPTIMIZERS["adam"][1](params, grads, opt)
         slow = oracle_tortoise.ema(slow, params, 0.9)
         if i + 1 in returns:
             params = slow
-        task = int(np.searchsorted(np.cumsum(lengths), i, side="right"))
-        batch = jax.tree.map(jnp.asarray, tiny.at(data, i))
-        clock = tiny.clock(i)._replace(task=jnp.int32(task))
-        learner, _ = step(tiny.step_key(i), clock, batch, learner)
-        close(learner.net.params, jax.tree.map(np.float32, params))
-        own = learner.extra["transform_0"]
+        found = tiny.at(learners, i)
+        close(found.net.params, jax.tree.map(np.float32, params))
+        own = found.extra["transform_0"]
         close(own.slow.params, jax.tree.map(np.float32, slow))
+
+
+def test_the_longest_period_is_never():
+    hyper = hare_tortoise.Hyper(step_size=0.1, momentum=0.9, period=2**31 - 1)
+    for facts in ({}, UNEQUAL):
+        method = hare_tortoise.make(NET, tiny.SPEC._replace(**facts), hyper)
+        _, learners, _ = tiny.run(method, tiny.batches(20))
+        since = learners.extra["transform_0"].since
+        np.testing.assert_array_equal(since, np.arange(1, 21))
 
 
 def test_the_tortoise_predicts_where_it_is_asked_to():

@@ -68,7 +68,7 @@ def test_redo_by_average_scores():
 
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
 @pytest.mark.parametrize("activation", ["crelu", "fourier"])
-def test_snr_refuses_units_that_always_fire(network, activation):
+def test_snr_refuses_units_of_two_features(network, activation):
     spec = tiny.SPEC
     if network == "cnn":
         spec = spec._replace(input_shape=(6, 6))

@@ -47,12 +47,16 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
 
         def body(i, mean):
             grads = jax.grad(loss)(state.params, train(i))
-            # A shorter task than the longest takes no more after its own pass.
-            a = jnp.where(i < jnp.asarray(epochs)[task], hyper.alpha, 0.0)
+            a = hyper.alpha
             return jax.tree.map(lambda m, g: (1.0 - a) * m - a * g, mean, grads)
 
+        def within(i, mean):  # a shorter task than the longest ends after its own pass
+            own = i < jnp.asarray(epochs)[task]
+            return jax.lax.cond(own, body, lambda i, mean: mean, i, mean)
+
         zeros = jax.tree.map(jnp.zeros_like, state.params)
-        return jax.lax.fori_loop(0, int(epochs.max()), body, zeros)
+        each = within if epochs.min() < epochs.max() else body
+        return jax.lax.fori_loop(0, int(epochs.max()), each, zeros)
 
     def start_task(key, clock, train, learner):
         def shrink(state):

@@ -1,5 +1,6 @@
 """Hare and Tortoise: a slow copy to which the fast network returns now and then."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -51,9 +52,10 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     fast <- slow.
 
     Parameters and normalisation statistics alike; the optimiser's moments stay. Epochs
-    are those of the task at hand (`StreamSpec.epoch_steps`); steps since the last
-    return are counted over boundaries. `evaluate` names the network that predicts, the
-    fast one (hare) or the slow one.
+    are those of the task at hand (`StreamSpec.epoch_steps`), or of the longest one where
+    the stream tells no boundaries; steps since the last return are counted over
+    boundaries. `evaluate` names the network that predicts, the fast one (hare) or the
+    slow one.
     """
     check(hyper)
     method = compose(
@@ -69,8 +71,30 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     return method._replace(predict=predict, answers_by_net=False)
 
 
+def _period(spec: StreamSpec, hyper: Hyper) -> Callable[[Array], Array]:
+    """Steps between two returns, at a step of the run: () int32.
+
+    A method that needs no boundaries is not shown the task, on any stream: where the
+    stream tells them, it follows from the step and the lengths of the tasks.
+    """
+    epochs = np.array(spec.epoch_steps, np.int64)
+    if "boundaries" not in spec.offers:
+        epochs = epochs.max(keepdims=True)
+    never = np.iinfo(np.int32).max
+    periods = np.minimum(hyper.period * epochs, never).astype(np.int32)
+    if len(set(periods.tolist())) == 1:
+        return lambda step: jnp.asarray(periods[0])
+    lengths = np.broadcast_to(np.array(spec.steps_per_task), spec.num_tasks)
+    ends = np.cumsum(lengths).astype(np.int32)
+
+    def at(step: Array) -> Array:
+        return jnp.asarray(periods)[jnp.sum(step >= jnp.asarray(ends))]
+
+    return at
+
+
 def _return_to_slow(spec: StreamSpec, hyper: Hyper) -> NetTransform:
-    m, periods = hyper.momentum, hyper.period * np.array(spec.epoch_steps)
+    m, period = hyper.momentum, _period(spec, hyper)
 
     def init(state: NetState) -> State:
         return State(state, jnp.zeros((), jnp.int32))
@@ -84,7 +108,7 @@ def _return_to_slow(spec: StreamSpec, hyper: Hyper) -> NetTransform:
             fast,
         )
         since = own.since + 1
-        due = since >= jnp.asarray(periods)[clock.task]
+        due = since >= period(clock.step)
         fast = jax.tree.map(lambda new, old: jnp.where(due, new, old), slow, fast)
         state = state._replace(params=fast[0], stats=fast[1])
         own = State(

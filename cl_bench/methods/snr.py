@@ -67,7 +67,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     # ever reset.
 
     Raises ValueError for a network without hidden layers, and for one whose units have
-    two features: one of them is positive whatever the unit does.
+    two features: of 'crelu' one is always positive, of 'fourier' the sign says nothing.
     """
     _unit_resets.require_hidden_layer(net, "snr")
     _require_one_feature(net, spec)
@@ -128,8 +128,8 @@ def _require_one_feature(net: Network, spec: StreamSpec) -> None:
         if acts[unit.name].ndim % 2 == 1:  # neither [B, U] nor [B, H, W, U]
             raise ValueError(
                 f"snr resets units that do not fire, and those of layer {unit.name!r} "
-                "have two features (activation 'crelu' or 'fourier'), one of which "
-                "always does; activation 'relu', or redo or continual_backprop, work"
+                "have two features (activation 'crelu' or 'fourier'), whose signs do "
+                "not tell; activation 'relu', or redo or continual_backprop, work"
             )
 
 

@@ -38,9 +38,10 @@ def axis(ends: list[Floats], planned: list[int]) -> str:
     """
     if len(set(planned)) == 1:
         return TASK
-    reached = min(int(np.isfinite(seen).sum()) for seen in ends)
+    counts = [int(np.isfinite(seen).sum()) for seen in ends]
     # The newest task of an unfinished run is not at its end yet.
-    whole = [seen[: max(0, reached - 1)] for seen in ends]
+    over = [n - (n < all_) for n, all_ in zip(counts, planned, strict=True)]
+    whole = [seen[: max(0, min(over))] for seen in ends]
     alike = all(np.array_equal(seen, whole[0]) for seen in whole)
     return TASK if alike else EXAMPLES
 

@@ -128,7 +128,8 @@ def curves_head(panel: Panel, arms: list[Arm], reduced: bool) -> str:
         some = " to ".join(str(size) for size in dict.fromkeys((sizes[0], sizes[-1])))
         lines.append(
             f"Each point is the mean of {some} consecutive tasks"
-            f"{', depending on the arm' if len(sizes) > 1 else ''} (tables/curves.csv has every task)"
+            f"{', depending on the arm' if len(sizes) > 1 else ''} "
+            "(tables/curves.csv has every task)"
         )
     if reduced:
         lines.append(

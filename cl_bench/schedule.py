@@ -41,3 +41,9 @@ def schedule(spec: StreamSpec) -> Schedule:
         spec.num_tasks, segments, spec.steps_per_segment,
         lengths, starts, bool((lengths != full).any()),
     )  # fmt: skip
+
+
+def epoch_steps(spec: StreamSpec) -> np.ndarray:
+    """[T] steps of each task's epoch: its examples once, or the task if it is shorter."""
+    examples = np.array(spec.task_examples or spec.examples_per_task)
+    return np.clip(examples // spec.batch_size, 1, schedule(spec).lengths)

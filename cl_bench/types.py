@@ -83,15 +83,6 @@ class StreamSpec(NamedTuple):
         """Whether each task's number is known, and its outputs are its own."""
         return self.scenario == "task" and self.own_outputs
 
-    @property
-    def epoch_steps(self) -> tuple[int, ...]:
-        """Steps of each task's epoch: its examples once, or the task if it is shorter."""
-        each, steps = self.task_examples, self.steps_per_task
-        each = each or (self.examples_per_task,) * self.num_tasks
-        steps = steps if isinstance(steps, tuple) else (steps,) * self.num_tasks
-        pairs = zip(each, steps, strict=True)
-        return tuple(max(1, min(n // self.batch_size, most)) for n, most in pairs)
-
 
 class Stream(NamedTuple):
     """A source of tasks."""

@@ -11,7 +11,7 @@ import pytest
 
 from cl_bench.datasets import synthetic
 from cl_bench.registry import UnknownNameError
-from cl_bench.schedule import schedule
+from cl_bench.schedule import epoch_steps, schedule
 from cl_bench.streams import _augment, _shuffle, class_incremental, five_plus_one
 
 TINY = {"size": 4, "classes": 8, "train": 80, "test": 24}  # 10 and 3 a class
@@ -162,6 +162,7 @@ def test_five_plus_one_defaults_are_the_paper_s():
     assert spec.num_outputs == 100 and spec.scenario == "online"
     assert len(_task(stream)[1].table) == 52 * 500  # more than 10 epochs of 2,500
     assert spec.examples_per_task == 500
+    assert epoch_steps(spec).tolist() == [2_500 // 32, 500 // 32] * 15
 
 
 # ---- class-incremental
@@ -227,6 +228,7 @@ def test_class_incremental_defaults_are_the_paper_s():
     assert not np.any(np.asarray(spec.steps_per_task) % spec.steps_per_segment)
     assert spec.steps_per_segment == 25 and spec.restore_best == 50
     assert spec.examples_per_task == 2250
+    assert epoch_steps(spec).tolist() == [25 * (t + 1) for t in range(20)]
 
 
 def test_channels_are_standardised_over_the_training_part():

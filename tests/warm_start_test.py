@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cl_bench.registry import UnknownNameError
-from cl_bench.schedule import schedule
+from cl_bench.schedule import epoch_steps, schedule
 from cl_bench.streams import _chunks, warm_start
 
 TINY = {"size": 4, "classes": 5, "train": 60, "test": 10}
@@ -59,6 +59,7 @@ def test_chunks_are_disjoint_and_together_the_whole_set():
     assert {**parts[0], **parts[1], **parts[2]} == _true(stream)
     assert set(_labelled(stream, seed=1)) != set(parts[0])
     assert stream.spec.examples_per_task == 12
+    assert epoch_steps(stream.spec).tolist() == [10, 6, 4]
     assert stream.spec.offers == {"boundaries"} and stream.spec.scenario == "domain"
 
 

@@ -2,13 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jax import Array
 
 from cl_bench import optimizers
 from cl_bench.losses import mask_logits, weighted_mean
 from cl_bench.methods._compose import compose
+from cl_bench.schedule import epoch_steps
 from cl_bench.types import Method, NetState, Network, PyTree, StreamSpec, TrainBatches
 
 REFERENCE = (
@@ -36,7 +36,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     channel of a convolution, and once for each bias; normalisations stay as they are.
     Zero vectors have cosine 0. The optimiser's moments stay.
     """
-    epochs = np.array(spec.epoch_steps)
+    epochs = epoch_steps(spec)
 
     def averaged(key, task, train: TrainBatches, state: NetState) -> PyTree:
         def loss(params, batch):

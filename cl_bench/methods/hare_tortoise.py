@@ -11,6 +11,7 @@ from jax import Array
 
 from cl_bench import optimizers
 from cl_bench.methods._compose import compose
+from cl_bench.schedule import epoch_steps, schedule
 from cl_bench.types import Method, NetState, NetTransform, Network, StreamSpec
 
 REFERENCE = (
@@ -52,7 +53,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     fast <- slow.
 
     Parameters and normalisation statistics alike; the optimiser's moments stay. Epochs
-    are those of the task at hand (`StreamSpec.epoch_steps`), or of the longest one where
+    are those of the task at hand (`schedule.epoch_steps`), or of the longest one where
     the stream tells no boundaries; steps since the last return are counted over
     boundaries. `evaluate` names the network that predicts, the fast one (hare) or the
     slow one.
@@ -77,18 +78,17 @@ def _period(spec: StreamSpec, hyper: Hyper) -> Callable[[Array], Array]:
     A method that needs no boundaries is not shown the task, on any stream: where the
     stream tells them, it follows from the step and the lengths of the tasks.
     """
-    epochs = np.array(spec.epoch_steps, np.int64)
+    epochs = epoch_steps(spec).astype(np.int64)
     if "boundaries" not in spec.offers:
         epochs = epochs.max(keepdims=True)
     never = np.iinfo(np.int32).max
     periods = np.minimum(hyper.period * epochs, never).astype(np.int32)
     if len(set(periods.tolist())) == 1:
         return lambda step: jnp.asarray(periods[0])
-    lengths = np.broadcast_to(np.array(spec.steps_per_task), spec.num_tasks)
-    ends = np.cumsum(lengths).astype(np.int32)
+    starts = schedule(spec).starts.astype(np.int32)
 
     def at(step: Array) -> Array:
-        return jnp.asarray(periods)[jnp.sum(step >= jnp.asarray(ends))]
+        return jnp.asarray(periods)[jnp.sum(step >= jnp.asarray(starts)) - 1]
 
     return at
 

@@ -12,6 +12,7 @@ from cl_bench.methods import _unit_resets
 from cl_bench.methods._compose import compose
 from cl_bench.methods._replacement import alive
 from cl_bench.methods._surgery import apply_if, moment_mask, reset_units
+from cl_bench.schedule import schedule
 from cl_bench.types import Key, Method, NetState, NetTransform, Network, StreamSpec
 
 REFERENCE = (
@@ -84,7 +85,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
 def _reset_silent(net: Network, spec: StreamSpec, hyper: Hyper) -> NetTransform:
     total = sum(u.size for u in net.units)
     bins = hyper.max_threshold // spec.batch_size + 2
-    period = hyper.period or WINDOW_TASKS * _longest_task(spec)
+    period = hyper.period or WINDOW_TASKS * int(schedule(spec).lengths.max())
     with_moments = hyper.optimizer != "sgd" and hyper.moment_reset != "none"
 
     def init(state: NetState) -> State:
@@ -131,11 +132,6 @@ def _require_one_feature(net: Network, spec: StreamSpec) -> None:
                 "have two features (activation 'crelu' or 'fourier'), whose signs do "
                 "not tell; activation 'relu', or redo or continual_backprop, work"
             )
-
-
-def _longest_task(spec: StreamSpec) -> int:
-    steps = spec.steps_per_task
-    return steps if isinstance(steps, int) else max(steps)
 
 
 def _fired(net: Network, acts: dict[str, Array]) -> dict[str, Array]:

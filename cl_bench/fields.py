@@ -21,8 +21,9 @@ MISSING = inspect.Parameter.empty
 _COUNT = re.compile(r"^num_|_per_|^batch_size$|^held_out_batch$|^period$|^widths$")
 # Sizes, rates, strengths, deviations; a threshold may be negative or infinite: 'never'.
 _SIZE = re.compile(
-    r"step_size$|step_scale$|_rate$|^strength$|_std$|^shrink$|decay$|_weight$"
+    r"step_size$|step_scale$|_rate$|^strength$|_std$|^shrink$|decay$|_weight$|^damping$"
 )
+_POSITIVE = re.compile(r"^data_size$|^sigma_init$")
 _WORDS = {
     float: "a number",
     int: "a whole number",
@@ -109,6 +110,10 @@ def fit(field: Field, value: Any, where: str) -> Any:
         raise ConfigError(f"{where} = {value!r}: expected at least 1.")
     if _SIZE.search(field.name) and not all(0 <= v < math.inf for v in _real(fitted)):
         raise ConfigError(f"{where} = {value!r}: expected a finite number, 0 or more.")
+    if _POSITIVE.search(field.name) and not all(
+        0 < v < math.inf for v in _real(fitted)
+    ):
+        raise ConfigError(f"{where} = {value!r}: expected a finite number above 0.")
     return fitted
 
 

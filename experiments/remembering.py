@@ -12,12 +12,14 @@ the start. Strengths of EWC, SI and LwF are theirs for each scenario.
     MODE      full    10 seeds
               smoke   digits, 2 tasks, seconds
 
-Arms: penalties (EWC, SI), distillation (LwF), rehearsal of 1,000 images, an equal random
-share of each task (theirs: 100 of each class), DER++ (1,000 in a reservoir) and A-GEM (the
-last 200 of each task), generative replay, GPM (SGD at 0.01), Bayesian gradient descent, training on all tasks so far and on
-all tasks at once. Where the task is known, also one network a task (as large, and with
-100 units a layer for the parameters of one), PackNet, HAT, progressive networks,
-adapters kept per task, and features frozen after the first task.
+Arms: penalties (EWC, SI), natural continual learning, whole and its two halves (SGD with
+momentum, step size 0.01: ours), distillation (LwF), rehearsal of 1,000 images, an equal
+random share of each task (theirs: 100 of each class), DER++ (1,000 in a reservoir) and
+A-GEM (the last 200 of each task), generative replay, GPM (SGD at 0.01), Bayesian gradient
+descent, training on all tasks so far and on all tasks at once. Where the task is known,
+also one network a task (as large, and with 100 units a layer for the parameters of one),
+PackNet, HAT, progressive networks, adapters kept per task, and features frozen after the
+first task.
 
 Published, 2019 (20 runs) and, where marked *, Nature Machine Intelligence 4 (2022), from
 secondary sources:
@@ -77,6 +79,10 @@ def sweep(add, config):
     for name, values in STRENGTHS.items():
         strength = values[SCENARIOS.index(scenario)]
         add(name, method={"name": name, "strength": strength, **ADAM})
+    natural = {"name": "ncl", "data_size": 12_000.0}  # theirs
+    add("ncl", method=natural)
+    add("ncl, pull alone", method={**natural, "precondition": False})
+    add("ncl, projection alone", method={**natural, "strength": 0.0})
     student = "in_play" if scenario == "class" else "old"
     lwf = {"name": "lwf", "weighting": "van_de_ven", "student": student}
     add("lwf", method={**lwf, **ADAM})

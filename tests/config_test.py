@@ -227,6 +227,8 @@ def sample_make(
     strength: float | None = None,
     noise_std: float = 0.0,
     weight_decay: float = 0.0,
+    damping: float = 0.0,
+    data_size: float = 1.0,
     threshold: float = 0.1,
     held_out_batch: int = 100,
 ):
@@ -274,6 +276,8 @@ def test_a_value_takes_its_fields_type(key, value, fitted):
         ("strength", -0.1, "config.strength = -0.1: .* 0 or more"),
         ("noise_std", -0.1, "config.noise_std = -0.1: .* 0 or more"),
         ("weight_decay", -0.1, "config.weight_decay = -0.1: .* 0 or more"),
+        ("damping", -0.1, "config.damping = -0.1: .* 0 or more"),
+        ("data_size", 0.0, "config.data_size = 0.0: .* above 0"),
         ("held_out_batch", 0, "config.held_out_batch = 0: expected at least 1"),
         ("widths", 5, "expected a tuple of: a whole number"),
         ("widths", ("a",), "expected a tuple of: a whole number"),

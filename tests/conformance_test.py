@@ -103,6 +103,13 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("mas", {"estimator": "batched", "importance_examples": 7}),
     ("l2_previous", {"mode": "separate", "strength": 1.0}),
     (
+        "ncl",
+        {
+            "estimator": "sampled", "fisher_examples": 10, "data_size": 50.0,
+            "precondition": False, "damping": 0.1, "optimizer": "adam",
+        },
+    ),
+    (
         "lora",
         {
             "layers": "hidden", "train_head": True, "train_bias": True,

@@ -1,6 +1,6 @@
 """EWC, SI, MAS and L2 to the previous task: oracles across tasks, and their limits."""
 
-from functools import cache, partial
+from functools import partial
 from itertools import pairwise
 
 import chex
@@ -9,41 +9,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cl_bench import testing
 from cl_bench.losses import squared_error
-from cl_bench.methods import (
-    _anchors,
-    _example_gradients,
-    _fisher,
-    backprop,
-    ewc,
-    l2_previous,
-    mas,
-    si,
-)
-from cl_bench.networks import cnn, mlp
-from cl_bench.types import Batch, Clock
+from cl_bench.methods import _anchors, backprop, ewc, l2_previous, mas, si
 from tests import tiny
+from tests.consolidation_setting import (
+    NET,
+    SPEC,
+    close,
+    data,
+    made,
+    moved,
+    oracle_run,
+    run,
+    task_batches,
+    train_of,
+)
 from tests.reference import ewc as oracle
 from tests.reference import mas as oracle_mas
-from tests.reference import mlp as oracle_mlp
-from tests.reference import optimizers as oracle_optimizers
 from tests.reference import si as oracle_si
 from tests.reference.mlp import map_params
 
-TASKS, STEPS, EXAMPLES = 3, 20, 12  # a task's examples are its first three minibatches
-IN_PLAY = ([0, 1], [2, 3], [0, 1, 2, 3])
-SPEC = tiny.SPEC._replace(num_tasks=TASKS, examples_per_task=EXAMPLES)
-NET = mlp.make(SPEC, widths=(8, 6), init="pytorch")  # biases that are not 0
-HYPER = {"step_size": 0.05, "beta1": 0.8, "beta2": 0.99, "epsilon": 1e-6}
-OPTIMIZERS = {
-    "sgd": (oracle_optimizers.init_sgd, oracle_optimizers.sgd, {}),
-    "adam": (
-        oracle_optimizers.init_adam, oracle_optimizers.adam,
-        {"b1": 0.8, "b2": 0.99, "eps": 1e-6},
-    ),
-}  # fmt: skip
-close = partial(chex.assert_trees_all_close, rtol=1e-5, atol=2e-6)
 METHODS = {
     "ewc": (ewc, {}),
     "online ewc": (ewc, {"mode": "online"}),
@@ -51,92 +36,6 @@ METHODS = {
     "mas": (mas, {}),
     "l2_previous": (l2_previous, {}),
 }
-
-
-@cache
-def data():
-    """Batches of all tasks, [tasks, steps, ...]; each task has its outputs in play."""
-    tasks = [tiny.batches(STEPS, seed) for seed in range(TASKS)]
-    for task, batch in enumerate(tasks):
-        allowed = np.array(IN_PLAY[task])
-        batch.classes[:] = np.isin(np.arange(tiny.OUTPUTS), allowed)
-        batch.y[:] = allowed[batch.y % len(allowed)]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *tasks)
-
-
-def made(module, net=NET, spec=SPEC, **settings):
-    return module.make(net, spec, module.Hyper(**{**HYPER, **settings}))
-
-
-def end_key(task):
-    return jax.random.fold_in(tiny.KEY, 1000 + task)
-
-
-def run(module, net=NET, steps=STEPS, **settings):
-    """First learner; learners before and after each end of a task: [tasks, ...] numpy."""
-    hyper = module.Hyper(**{**HYPER, **settings})
-    hyper = jax.tree.map(jnp.float32, hyper)
-    return jax.tree.map(np.asarray, walk(module, net)(hyper, steps, data()))
-
-
-@cache
-def walk(module, net):
-    """One program for all strengths, step sizes and numbers of steps."""
-
-    def all_tasks(hyper, steps, data):
-        method = module.make(net, SPEC, hyper)
-        first = method.init(tiny.KEY)
-        one = partial(one_task, method, steps)
-        ends = jax.lax.scan(one, first, (jnp.arange(TASKS), data))[1]
-        return (first, *ends)
-
-    return tiny.quick_jit(all_tasks)
-
-
-def one_task(method, steps, learner, inputs):
-    """The learner after its end; and before and after it."""
-    task, batches = inputs
-
-    def train(i):
-        return jax.tree.map(lambda leaf: leaf[i], batches)
-
-    def one_step(i, learner):
-        now = Clock(task * steps + i, task, i)
-        key = tiny.step_key(now.step)
-        return method.step(key, now, train(i % STEPS), learner)[0]
-
-    now = Clock(task * steps, task, jnp.int32(0))
-    learner = method.start_task(end_key(task), now, train, learner)
-    learner = jax.lax.fori_loop(0, steps, one_step, learner)
-    now = Clock(task * steps + steps, task, steps)
-    done = method.end_task(end_key(task), now, train, learner)
-    return done, (learner, done)
-
-
-def task_batches(task):
-    """The examples of a task as the oracles take them."""
-    all_of = tiny.at(data(), task)
-    count = EXAMPLES // tiny.BATCH
-    return [(all_of.x[i], all_of.y[i], all_of.classes[i]) for i in range(count)]
-
-
-def oracle_run(optimizer, first, step, end_task):
-    """Parameters at the end of each task, [tasks, ...].
-
-    `step(params, grads, opt) -> params, opt`; `end_task(params, task)`.
-    """
-    init, update, settings = OPTIMIZERS[optimizer]
-    update = partial(update, step_size=HYPER["step_size"], **settings)
-    params = oracle_mlp.cast(first.net.params)
-    opt, rows = init(params), []
-    for task in range(TASKS):
-        for i in range(STEPS):
-            batch = tiny.at(tiny.at(data(), task), i)
-            grads = oracle.loss_gradient(params, batch.x, batch.y, batch.classes)
-            params, opt = step(params, grads, opt, optimizer=update)
-        end_task(params, task)
-        rows.append(params)
-    return jax.tree.map(lambda *p: np.stack(p).astype(np.float32), *rows)
 
 
 class Anchored:
@@ -157,14 +56,6 @@ class Anchored:
             params, self.importance(params, task), self.anchors,
             mode=self.mode, gamma=self.gamma,
         )  # fmt: skip
-
-
-def moved(a, b):
-    """The largest difference of two trees."""
-    return max(
-        float(np.abs(x - y).max())
-        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    )
 
 
 # ---- oracles, three tasks
@@ -283,151 +174,6 @@ def test_l2_previous(mode):
     close(before.net.params, oracle_run("sgd", first, expected.step, end_task))
     weight = _anchors.of(after).weight["head"]["bias"]
     assert weight[-1, 0] == (3 if mode == "separate" else 1)
-
-
-# ---- importances
-
-
-def example_batch(net_spec, size=tiny.BATCH, seed=3):
-    """Three minibatches with outputs of their own in play in each example."""
-    rng = np.random.default_rng(seed)
-    classes = rng.random((3, size, net_spec.num_outputs)) < 0.6
-    y = rng.integers(0, net_spec.num_outputs, (3, size)).astype(np.int32)
-    np.put_along_axis(classes, y[..., None], True, axis=-1)
-    x = rng.normal(size=(3, size, *net_spec.input_shape)).astype(np.float32)
-    return Batch(x, y, np.ones((3, size), np.float32), classes, 0 * y)
-
-
-def train_of(batches):
-    return lambda i: jax.tree.map(lambda leaf: jnp.asarray(leaf)[i], batches)
-
-
-def fisher_of(net, spec, estimator, batches, key=tiny.KEY, examples=None):
-    state = start_of(net)
-    return state, fisher_program(net, spec, estimator, examples)(key, batches, state)
-
-
-@cache
-def start_of(net):
-    return tiny.quick_jit(net.init)(jax.random.key(5))
-
-
-@cache
-def fisher_program(net, spec, estimator, examples):
-    estimate = _fisher.make(net, spec, estimator, examples)
-    return tiny.quick_jit(
-        lambda key, batches, state: estimate(key, train_of(batches), state)
-    )
-
-
-@pytest.mark.parametrize("estimator", _fisher.ESTIMATORS)
-def test_fisher_against_the_gradients_of_single_examples(estimator):
-    batches = example_batch(SPEC)
-    state, found = fisher_of(NET, SPEC, estimator, batches)
-    draws = None
-    if estimator == "sampled":
-        draws = []
-        for i in range(3):
-            logits = NET.apply(state, batches.x[i], train=False, key=None)[0]
-            masked = jnp.where(batches.classes[i], logits, -1e9)
-            key = jax.random.fold_in(tiny.KEY, i)
-            draws.append(np.asarray(jax.random.categorical(key, masked)))
-    rows = [(batches.x[i], batches.y[i], batches.classes[i]) for i in range(3)]
-    expected = oracle.fisher(state.params, rows, estimator, draws)
-    close(found, jax.tree.map(np.float32, expected), atol=1e-8)
-
-
-def test_sampled_fishers_average_to_the_exact_one():
-    batches = example_batch(SPEC)
-    state, exact = fisher_of(NET, SPEC, "exact", batches)
-    estimate = _fisher.make(NET, SPEC, "sampled", None)
-    draw = jax.vmap(lambda key: estimate(key, train_of(batches), state))
-    many = tiny.quick_jit(draw)(jax.random.split(tiny.KEY, 800))
-    for one, draws in zip(jax.tree.leaves(exact), jax.tree.leaves(many), strict=True):
-        error = np.std(draws, axis=0) / np.sqrt(len(draws))
-        assert np.all(np.abs(np.mean(draws, axis=0) - one) <= 5 * error + 1e-7)
-
-
-def test_fisher_of_the_first_examples_only():
-    batches = example_batch(SPEC)
-    _, few = fisher_of(NET, SPEC, "exact", batches, examples=6)
-    weight = np.repeat([1.0, 1.0, 0.0], 4).reshape(3, 4).astype(np.float32)
-    weight[1, 2:] = 0
-    _, padded = fisher_of(NET, SPEC, "exact", batches._replace(weight=weight))
-    _, every = fisher_of(NET, SPEC, "exact", batches)
-    close(few, padded)
-    assert moved(few, every) > 1e-4
-
-
-def network(module, shape=(tiny.INPUTS,), **options):
-    spec = SPEC._replace(input_shape=shape)
-    return module.make(spec, **options), spec
-
-
-@pytest.mark.parametrize(
-    ("dense", "parts"),
-    [
-        (True, network(mlp, widths=())),
-        (True, network(mlp, widths=(5, 4), spare_units=2, activation="tanh")),
-        (False, network(mlp, widths=(5,), activation="crelu")),
-        (False, network(mlp, widths=(5,), activation="prelu")),
-        (False, network(mlp, widths=(5,), norm="layer")),
-        (False, network(cnn, (6, 6, 1), channels=(3,), kernels=(3,), dense=(4,))),
-    ],
-    ids=[
-        "linear",
-        "dense",
-        "two features a unit",
-        "prelu",
-        "layer norm",
-        "convolution",
-    ],
-)
-def test_which_networks_need_no_gradient_of_an_example(dense, parts):
-    assert _example_gradients.is_dense(*parts) == dense
-
-
-@pytest.mark.parametrize(
-    ("net", "spec"),
-    [
-        network(mlp, widths=()),
-        network(mlp, widths=(5,), norm="layer"),
-        network(cnn, (6, 6, 1), channels=(3,), kernels=(3,), dense=(4,)),
-    ],
-    ids=["linear", "layer norm", "convolution"],
-)
-def test_fisher_of_any_network_by_jacobians(net, spec):
-    batches = example_batch(spec)
-    state, found = fisher_of(net, spec, "exact", batches)
-    x, classes = (np.concatenate(leaf) for leaf in (batches.x, batches.classes))
-
-    def log_p(params):
-        logits = net.apply(state._replace(params=params), x, train=False, key=None)[0]
-        return jax.nn.log_softmax(jnp.where(classes, logits, -1e9))
-
-    p = jnp.exp(log_p(state.params))
-    jacobian = tiny.quick_jit(jax.jacrev(log_p))(state.params)
-    expected = jax.tree.map(
-        lambda j: jnp.einsum("bk,bk...->...", p, jnp.square(j)) / len(x), jacobian
-    )
-    close(found, expected, rtol=1e-4, atol=1e-7)
-
-
-def test_nothing_is_remembered_of_what_is_not_in_use():
-    net = testing.tiny_network(SPEC, constrained=True)
-    state, found = fisher_of(net, SPEC, "exact", example_batch(SPEC))
-    for name, allowed in state.edges.items():
-        assert not np.any(found[name]["kernel"][~allowed])
-    for name, alive in state.alive.items():
-        assert not np.any(found[name]["kernel"][:, ~alive])
-        assert not np.any(found[name]["bias"][~alive])
-    method, train = made(l2_previous, net), train_of(tiny.at(data(), 0))
-    end = tiny.quick_jit(
-        lambda: method.end_task(tiny.KEY, tiny.clock(9), train, method.init(tiny.KEY))
-    )
-    ones = _anchors.of(end()).weight
-    assert ones["h1"]["bias"].tolist() == state.alive["h1"].astype(float).tolist()
-    assert ones["h2"]["kernel"][~state.alive["h1"]].max() == 0
 
 
 # ---- limits

@@ -60,8 +60,14 @@ def wiring(net: Network) -> tuple[dict[str, str], dict[str, str]]:
     return {**writes, net.head: "logits"}, reads
 
 
-def _dense(net, state: NetState, x, directions: Directions, count: int, power: int):
-    size, (writes, reads) = SIZES[power], wiring(net)
+def tapped(net: Network, state: NetState, x: Array):
+    """A forward pass of dense layers, and its way back to their pre-activations.
+
+    Returns the logits [B, K], the activations by name, and a function of a direction
+    [B, K] in the logits that gives each tap's delta [B, out], d <direction, f(x)> / dz.
+    Evaluation mode.
+    """
+    writes, _ = wiring(net)
     widths = {tap: len(state.params[m]["kernel"][0]) for m, tap in writes.items()}
     taps = {tap: jnp.zeros((len(x), width)) for tap, width in widths.items()}
 
@@ -70,12 +76,20 @@ def _dense(net, state: NetState, x, directions: Directions, count: int, power: i
         return logits, acts
 
     logits, back, acts = jax.vjp(outputs, taps, has_aux=True)
+    return logits, acts, lambda direction: back(direction)[0]
+
+
+def _dense(net, state: NetState, x, directions: Directions, count: int, power: int):
+    size, (writes, reads) = SIZES[power], wiring(net)
+    logits, acts, back = tapped(net, state, x)
 
     def add(total, direction, weight):
-        (deltas,) = back(direction)
-        return jax.tree.map(lambda t, d: t + weight[:, None] * size(d), total, deltas)
+        return jax.tree.map(
+            lambda t, d: t + weight[:, None] * size(d), total, back(direction)
+        )
 
-    deltas = _over_directions(add, taps, logits, directions, count)
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(back, logits))
+    deltas = over_directions(add, zeros, logits, directions, count)
     total = {}
     for name, layer in state.params.items():
         a, d = acts[reads.get(name, "x")].reshape(len(x), -1), deltas[writes[name]]
@@ -106,11 +120,13 @@ def _any(net, state: NetState, x, directions: Directions, count: int, power: int
 
     logits = net.apply(state, x, train=False, key=None)[0]
     zeros = jax.tree.map(jnp.zeros_like, state.params)
-    total = _over_directions(add, zeros, logits, directions, count)
+    total = over_directions(add, zeros, logits, directions, count)
     return _anchors.in_use(net, state, total)
 
 
-def _over_directions(add, zeros: PyTree, logits, directions: Directions, count: int):
+def over_directions(add, zeros: PyTree, logits, directions: Directions, count: int):
+    """`add(total, direction, weight)` over `count` directions, from `zeros`."""
+
     def body(total, i):
         direction, weight = directions(logits, i)
         # Outputs that no example has in play cost nothing where lanes run one by one.

@@ -29,6 +29,15 @@ def check(estimator: str, examples: int | None) -> None:
     _example_gradients.check_examples(examples, "fisher_examples")
 
 
+def require_classes(spec: StreamSpec) -> None:
+    """Raise ValueError for a stream of regressions."""
+    if spec.loss is squared_error:
+        raise ValueError(
+            "this Fisher information is that of class probabilities, and the stream is "
+            "a regression: take the method mas, si or l2_previous there"
+        )
+
+
 def make(
     net: Network, spec: StreamSpec, estimator: str, examples: int | None
 ) -> Fisher:
@@ -47,11 +56,7 @@ def make(
     Raises ValueError where the loss is not one of classes.
     """
     check(estimator, examples)
-    if spec.loss is squared_error:
-        raise ValueError(
-            "this Fisher information is that of class probabilities, and the stream is "
-            "a regression: take the method mas, si or l2_previous there"
-        )
+    require_classes(spec)
     of_examples = _example_gradients.make(net, spec)
 
     def fisher(key: Key, train: TrainBatches, state: NetState) -> PyTree:
@@ -59,8 +64,8 @@ def make(
             if estimator == "batched":
                 return _squared_mean(net, spec, state, batch), jnp.ones(())
             at = jax.random.fold_in(key, i)
-            directions, count = _directions(spec, estimator, at, batch)
-            sums = of_examples(state, batch.x, directions, count, 2)
+            of_labels, count = directions(spec, estimator, at, batch)
+            sums = of_examples(state, batch.x, of_labels, count, 2)
             return sums, jnp.sum(batch.weight)
 
         zeros = jax.tree.map(jnp.zeros_like, state.params)
@@ -69,10 +74,13 @@ def make(
     return fisher
 
 
-def _directions(spec: StreamSpec, estimator: str, key: Key, batch: Batch):
-    """d loss / d logits of the labels that the estimator takes, and their weights."""
+def directions(spec: StreamSpec, estimator: str, key: Key, batch: Batch):
+    """d loss / d logits of the labels that the estimator takes, and their weights.
 
-    def directions(logits, i):
+    Returns a function (logits, i) -> direction [B, K], weight [B], and how many i.
+    """
+
+    def of_label(logits, i):
         masked = mask_logits(logits, batch.classes)
         label, share = jnp.full(len(batch.x), i), 1.0
         if estimator == "exact":
@@ -90,7 +98,7 @@ def _directions(spec: StreamSpec, estimator: str, key: Key, batch: Batch):
 
         return jax.grad(loss)(logits), share * batch.weight
 
-    return directions, spec.num_outputs if estimator == "exact" else 1
+    return of_label, spec.num_outputs if estimator == "exact" else 1
 
 
 def _squared_mean(net, spec: StreamSpec, state: NetState, batch: Batch) -> PyTree:

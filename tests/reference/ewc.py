@@ -76,7 +76,9 @@ def fisher(
             continue
         p = probabilities(forward(params, x, activation)[0], classes)
         for b in range(len(x)):
-            for label, share in _labels(estimator, p[b], y[b], draws and draws[i][b]):
+            for label, share in labels_taken(
+                estimator, p[b], y[b], draws and draws[i][b]
+            ):
                 d_log_p = np.eye(p.shape[1])[label] - p[b]
                 g = backpropagate(params, x[b], d_log_p, activation)
                 total = map_params(lambda t, g, s=share: t + s * g**2, total, g)
@@ -84,7 +86,7 @@ def fisher(
     return map_params(lambda t: t / count, total)
 
 
-def _labels(
+def labels_taken(
     estimator: str, p: np.ndarray, y: Any, draw: Any
 ) -> list[tuple[int, float]]:
     """Which labels an example's log-likelihood is taken of, and their weights."""

@@ -14,6 +14,13 @@ close = partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-12)
 sgd = partial(optimizers.sgd, step_size=0.1)
 adam = partial(optimizers.adam, step_size=0.1)
 
+# One input, two hidden units, two outputs. At x = 1 with ReLU: z = (2, -1), h = (2, 0),
+# logits = (2, 2), so that p = (1/2, 1/2).
+TINY = {
+    "h1": {"kernel": np.array([[1.0, -1.0]]), "bias": np.array([1.0, 0.0])},
+    "head": {"kernel": np.array([[1.0, 1.0], [3.0, 5.0]]), "bias": np.zeros(2)},
+}
+
 
 def still(params, grads, opt_state):
     """An optimiser that does nothing: what a method does by itself."""

@@ -15,12 +15,10 @@ from tests import task_run, tiny
 from tests.reference import mlp as oracle_mlp
 from tests.reference import optimizers as oracle_optimizers
 from tests.reference import progressive as oracle
-from tests.task_run import STEPS, TASKS
+from tests.task_run import OWN, STEPS, TASKS, close
+from tests.task_run import OWN_NET as NET
+from tests.task_run import OWN_SPEC as SPEC
 
-close = partial(chex.assert_trees_all_close, rtol=1e-5, atol=5e-6)
-OWN = task_run.data(per_task=2)  # outputs 0 1, 2 3, 4 5
-SPEC = task_run.spec(scenario="task", own_outputs=True, num_outputs=6)
-NET = mlp.make(SPEC, widths=(8, 6))
 CASES: dict[str, dict[str, Any]] = {
     "linear": {"laterals": "linear", "step_size": 0.05},
     "adapter": {
@@ -95,49 +93,6 @@ def test_three_tasks_step_beside_the_oracle(name):
         logits = oracle.run(columns[: k + 1], laterals[: k + 1], OWN.x[k, 3])[0]
         found = predict(tasks[-1].end, batch)[0]
         close(found[batch.classes], np.float32(logits[OWN.classes[k, 3]]))
-
-
-def test_the_oracles_gradients_are_those_of_central_differences():
-    rng = np.random.default_rng(3)
-    sizes = (4, 3, 5, 2)
-    columns = [oracle_mlp.random_params(rng, sizes) for _ in range(3)]
-    x, y, classes = rng.normal(size=(6, 4)), rng.integers(0, 2, 6), np.ones((6, 2))
-    drawn = lambda *shape: rng.normal(size=shape)
-    linear = [
-        {"h2": {"kernel": drawn(k, 3, 5)}, "head": {"kernel": drawn(k, 5, 2)}}
-        for k in range(3)
-    ]
-    adapter = [
-        {
-            name: {
-                "alpha": drawn(k), "project": drawn(k, n, n), "bias": drawn(n),
-                "kernel": drawn(n, m),
-            }
-            for name, n, m in (("h2", 3, 5), ("head", 5, 2))
-        }
-        for k in range(3)
-    ]  # fmt: skip
-
-    def loss():
-        logits = oracle.run(columns, laterals, x)[0]
-        return oracle_mlp.cross_entropy(logits, y)[0].mean()
-
-    for laterals in (linear, adapter):
-        laterals[0] = {}
-        grads, into = oracle.gradients(columns, laterals, x, y, classes > 0)
-        for tree, found in ((columns[-1], grads), (laterals[-1], into)):
-            for module, leaves in tree.items():
-                for leaf, value in leaves.items():
-                    at = tuple(rng.integers(0, n) for n in value.shape)
-                    before = value[at]
-                    value[at] = before + 1e-6
-                    up = loss()
-                    value[at] = before - 1e-6
-                    slope = (up - loss()) / 2e-6
-                    value[at] = before
-                    np.testing.assert_allclose(
-                        found[module][leaf][at], slope, rtol=1e-5, atol=1e-8
-                    )
 
 
 def test_the_first_task_is_backprop():
@@ -231,39 +186,6 @@ def test_what_a_column_gives_is_what_its_own_layers_read():
     head = learner.net.params["head"]
     close(inputs["head"][0] @ head["kernel"] + head["bias"], logits)
     assert not np.any(inputs["head"][1])
-
-
-@pytest.mark.parametrize("kind", _laterals.KINDS)
-def test_connections_are_packed_and_found_again(kind):
-    tasks = 5
-    empty, table = (
-        f(NET, kind, tasks) for f in (_laterals.blank, _laterals.blank_table)
-    )
-    draw = tiny.quick_jit(
-        lambda k: _laterals.draw(
-            jax.random.fold_in(tiny.KEY, k), NET, empty, k, 1.0, 1.0
-        )
-    )
-    rows = [draw(jnp.int32(k)) for k in range(tasks)]
-    for k, row in enumerate(rows):
-        table = _laterals.put(table, jnp.int32(k), row)
-    for k, row in enumerate(rows):
-        found = _laterals.take(table, jnp.int32(k), tasks - 1)
-        chex.assert_trees_all_equal(found, row)
-        kernel = jax.tree.leaves(row.pairs["h2"])[0]
-        assert np.all(kernel[:k]) and not np.any(kernel[k:])
-    size = sum(leaf.size for leaf in jax.tree.leaves((NET.init(tiny.KEY), table)))
-    one = sum(leaf.size for leaf in jax.tree.leaves(NET.init(tiny.KEY)))
-    assert _laterals.stored(NET, kind)(tasks) == size + (tasks - 1) * one
-
-
-def test_connections_start_as_the_layers_they_feed():
-    net = mlp.make(SPEC, widths=(300, 200))
-    empty = _laterals.blank(net, "linear", 5)
-    row = _laterals.draw(tiny.KEY, net, empty, jnp.int32(4), 0.5, 0.0)
-    own = net.init(tiny.KEY).params["h2"]["kernel"]
-    ratio = np.std(row.pairs["h2"]["kernel"], axis=(1, 2)) / np.std(own)
-    np.testing.assert_allclose(ratio, 0.5 / 2, rtol=0.02)
 
 
 def test_a_single_task_and_a_head_that_is_reset():

@@ -1,4 +1,4 @@
-"""GEM's quadratic programme, and the limits of the rehearsal methods."""
+"""The limits of the rehearsal methods, and the memories that they refuse."""
 
 from functools import partial
 
@@ -7,12 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.optimize import nnls
 
 from cl_bench import runner
 from cl_bench.losses import squared_error
 from cl_bench.methods import (
-    _quadratic,
     _replay,
     agem,
     backprop,
@@ -27,69 +25,7 @@ from cl_bench.networks import mlp
 from cl_bench.streams import mixed, split_classes, transformed
 from cl_bench.types import Clock
 from tests import tiny
-from tests.reference import gem as oracle_gem
 from tests.reference import mlp as oracle_mlp
-
-# ---- the quadratic programme
-
-
-@pytest.mark.parametrize(("n", "rank"), [(1, 4), (5, 40), (20, 60), (20, 6)])
-def test_quadratic_programme(n, rank):
-    rng = np.random.default_rng(n + rank)
-    a = rng.normal(size=(30, n, rank)) + rng.normal(size=(30, 1, rank))
-    p = (a @ a.transpose(0, 2, 1) / rank + 1e-3 * np.eye(n)).astype(np.float32)
-    c = rng.normal(size=(30, n)).astype(np.float32)
-    w = np.asarray(jax.jit(jax.vmap(_quadratic.solve))(p, c), np.float64)
-    p, c = p.astype(np.float64), c.astype(np.float64)
-    y = np.einsum("bij,bj->bi", p, w) + c  # multipliers
-    size = np.abs(c).max(1) + np.abs(w).max(1)
-    assert (w >= 0).all()
-    assert (y.min(1) > -1e-6 * size).all()
-    assert (np.abs(w * y).max(1) < 1e-6 * size**2).all()
-    for i in range(30):
-        root = np.linalg.cholesky(p[i])
-        expected, _ = nnls(root.T, np.linalg.solve(root, -c[i]))
-        value = lambda u, i=i: 0.5 * u @ p[i] @ u + c[i] @ u
-        assert value(w[i]) == pytest.approx(value(expected), abs=1e-5 * size[i])
-        if rank > n:
-            chex.assert_trees_all_close(w[i], expected, rtol=2e-3, atol=2e-3)
-
-
-def test_gem_projection():
-    rng = np.random.default_rng(0)
-    past = np.array([True, True, True, False])
-    g = rng.normal(size=(20, 30)).astype(np.float32) + np.float32(0.3)
-    rows = rng.normal(size=(20, 4, 30)).astype(np.float32) * past[:, None]
-    rows += np.float32(0.2) * past[:, None]
-    project = jax.vmap(lambda g, rows: gem.project(g, rows, past, 0.5, 1e-3))
-    found = np.asarray(jax.jit(project)(g, rows))
-    for i in range(20):
-        expected = oracle_gem.gem(
-            g[i].astype(float), rows[i, :3].astype(float), margin=0.5, jitter=1e-3
-        )
-        chex.assert_trees_all_close(found[i], expected, rtol=1e-5, atol=1e-5)
-        conflict = (rows[i, :3] @ g[i]).min() < 0
-        assert conflict == (not np.array_equal(found[i], g[i]))
-        assert (rows[i, :3] @ found[i]).min() > -0.01  # 0, but for the jitter
-    assert 0 < (found != g).any(axis=1).sum() < 20
-
-
-def test_agem_projection():
-    rng = np.random.default_rng(0)
-    g = {"a": rng.normal(size=7).astype(np.float32)}
-    against, along = ({"a": s * g["a"] + 0.5} for s in (-1, 1))
-    chex.assert_trees_all_equal(agem.project(g, along), g)
-    found = agem.project(g, against)
-    assert g["a"] @ against["a"] < -1
-    assert abs(found["a"] @ against["a"]) < 1e-5
-    chex.assert_trees_all_close(found["a"], oracle_gem.agem(g["a"], against["a"]))
-    chex.assert_trees_all_equal(agem.project(g, {"a": 0 * g["a"]}), g)
-    tiny_one = {"a": np.float32(1e-25) * against["a"]}  # its square is 0
-    chex.assert_trees_all_close(agem.project(g, tiny_one), found, rtol=1e-5)
-
-
-# ---- limits
-
 
 NET = mlp.make(tiny.SPEC, widths=(8, 6))
 

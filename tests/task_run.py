@@ -3,14 +3,18 @@
 from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cl_bench.networks import mlp
 from cl_bench.types import Batch, Clock, Key, Learner, Method, StreamSpec
 from tests import tiny
+from tests.reference import mlp as oracle_mlp
 
 TASKS, STEPS = 3, 20
+close = partial(chex.assert_trees_all_close, rtol=1e-5, atol=5e-6)
 
 
 def spec(**changes: Any) -> StreamSpec:
@@ -42,6 +46,14 @@ def data(seed: int = 0, per_task: int = 0) -> Any:
     return made._replace(
         y=(made.y % per_task + first).astype(np.int32), classes=classes
     )
+
+
+# Tasks that all have the same outputs, and tasks with outputs of their own.
+SPEC, DATA = spec(), data()
+NET = mlp.make(SPEC, widths=(8, 6))
+OWN = data(per_task=2)  # outputs 0 1, 2 3, 4 5
+OWN_SPEC = spec(scenario="task", own_outputs=True, num_outputs=6)
+OWN_NET = mlp.make(OWN_SPEC, widths=(8, 6))
 
 
 class Task(NamedTuple):
@@ -88,3 +100,21 @@ def start_key(task: int) -> Key:
 def clock(steps: int, task: int, i: int) -> Clock:
     """Of step i of a task, all of them so many steps long."""
     return Clock(jnp.int32(task * steps + i), jnp.int32(task), jnp.int32(i))
+
+
+# ---- beside an oracle
+
+
+def first(method):
+    return oracle_mlp.cast(method.init(tiny.KEY).net.params)
+
+
+def sgd(params, grads, step_size):
+    return oracle_mlp.map_params(lambda p, g: p - step_size * g, params, grads)
+
+
+def compare(tasks, expected):
+    """Every step's parameters against the oracle's."""
+    learners = [learner for task in tasks for learner in task.steps]
+    for learner, params in zip(learners, expected, strict=True):
+        close(learner.net.params, jax.tree.map(np.float32, params))

@@ -1,0 +1,173 @@
+"""The settings of the experiments are those that their headers say they are.
+
+Nothing is trained, and the data sets are stand-ins.
+"""
+
+import jax
+import pytest
+
+from cl_bench import components, config, study
+from cl_bench.fields import ConfigError
+from tests.stand_in_data import IMAGENET, SETS, stand_in
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch):
+    stand_in(monkeypatch)
+
+
+def runs_of(spec, **overrides):
+    """The runs of a study; overrides with __ for the dot."""
+    changed = {key.replace("__", "."): value for key, value in overrides.items()}
+    experiment = config.load(spec)
+    return study.expand(experiment.config, experiment.sweep, overrides=changed)
+
+
+def arms_of(spec, **overrides):
+    """Arm -> one of its runs."""
+    return {run.arm: run for run in runs_of(spec, **overrides)}
+
+
+def parts_of(run):
+    return components.make(run.stream, run.network, run.metrics, run.method)
+
+
+def settings_of(run):
+    """All that makes two runs differ but the seed and the label."""
+    return run.stream, run.network, run.method, run.hyper
+
+
+# ---- the suite of Kumar et al.
+
+
+@pytest.mark.parametrize("problem", ["pm", "rl_mnist", "rl_cifar", "five_one", "ci"])
+def test_crelu_has_as_many_parameters_as_relu(problem):
+    arms = arms_of(f"kumar:{problem}")
+
+    def count(arm):
+        params = jax.eval_shape(
+            parts_of(arms[arm]).network.init, jax.random.key(0)
+        ).params
+        return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+    assert abs(count("crelu") / count("backprop") - 1.0) < 0.01
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize(
+    ("problem", "steps", "tasks", "batch"),
+    [
+        ("pm", 625, 500, 16),
+        ("rl_mnist", 30_000, 50, 16),
+        ("rl_cifar", 30_000, 50, 16),
+        ("five_one", 780, 30, 32),
+        ("ci", 100, 500, 100),  # 120 in the paper; the header tells
+    ],
+)
+def test_tasks_are_as_long_as_kumar_s(problem, steps, tasks, batch, optimizer):
+    arms = arms_of(f"kumar:{problem},{optimizer}")
+    spec = parts_of(arms["redo"]).stream.spec
+    assert (spec.steps_per_task, spec.num_tasks, spec.batch_size) == (
+        steps,
+        tasks,
+        batch,
+    )
+    period = arms["redo"].hyper["period"]
+    assert period % steps == 0 and period // steps in (1, 2, 5)  # tasks, as theirs
+    total = arms["continual_backprop"].hyper["count"] == "total"
+    assert total == (arms["redo"].network["name"] == "cnn")
+
+
+@pytest.mark.parametrize(("optimizer", "period"), [("adam", 120), ("sgd", 600)])
+def test_with_600_images_continual_imagenet_is_the_paper_s(optimizer, period):
+    images = {"stream__train_per_class": 600, "stream__test_per_class": 100}
+    redo = arms_of(f"kumar:ci,{optimizer}", **images)["redo"]
+    assert parts_of(redo).stream.spec.steps_per_task == 120
+    assert redo.hyper["period"] == period
+
+
+@pytest.mark.parametrize("problem", ["five_one", "ci"])
+def test_records_name_the_set_that_is_not_the_paper_s(problem):
+    assert {run.benchmark for run in runs_of(f"kumar:{problem}")} == {
+        f"kumar-{problem}-{IMAGENET}"
+    }
+
+
+# ---- controls and presets
+
+
+@pytest.mark.parametrize(
+    "spec", ["online_permuted_mnist:small,methods", "kumar:pm", "upgd_streams:ipm"]
+)
+def test_the_input_standardisation_is_reported_beside_the_methods(spec):
+    arms = arms_of(spec)
+    plain, control = arms["backprop"], arms["backprop, ema input"]
+    changed = {"input_norm": "ema", "input_decay": 0.99}
+    assert control.network == {**plain.network, **changed}
+    assert control.hyper == plain.hyper and control.method == plain.method
+
+
+@pytest.mark.parametrize("problem", ["pm", "rl_cifar"])
+def test_l2_with_layer_norm_is_l2_behind_layer_norm(problem):
+    arms = arms_of(f"kumar:{problem}")
+    both, l2 = arms["L2 + layer norm"], arms["l2"]
+    assert both.network == arms["layer norm"].network
+    assert (both.method, both.hyper) == (l2.method, l2.hyper)
+
+
+# ---- Continual ImageNet and online permuted MNIST
+
+
+def test_the_small_continual_imagenet_is_kumar_s():
+    small, theirs = arms_of("continual_imagenet:small"), arms_of("kumar:ci,sgd")
+    for arm in ("backprop", "l2", "shrink_perturb", "continual_backprop"):
+        assert settings_of(small[arm]) == settings_of(theirs[arm])
+
+
+@pytest.mark.parametrize("mode", ["small", "full"])
+def test_the_grids_contain_the_settings_of_the_main_study(mode):
+    main = arms_of(f"continual_imagenet:{mode},main")
+    grids = {"backprop": "steps", "l2": "l2", "shrink_perturb": "shrink"}
+    for arm, grid in (grids | {"continual_backprop": "cbp"}).items():
+        tried = runs_of(f"continual_imagenet:{mode},{grid}")
+        assert settings_of(main[arm]) in [settings_of(run) for run in tried]
+        assert len({run.arm for run in tried}) > 2
+    assert parts_of(main["linear"]).network.units == ()
+
+
+def test_the_full_continual_imagenet_has_the_paper_s_images(monkeypatch):
+    stream = arms_of("continual_imagenet:full")["backprop"].stream
+    assert (stream["train_per_class"], stream["test_per_class"]) == (600, 100)
+    monkeypatch.setitem(SETS, IMAGENET, ((32, 32, 3), 100, 50_000, 5_000))
+    with pytest.raises(ConfigError, match="train_per_class=500,test_per_class=50"):
+        runs_of("continual_imagenet:full")
+    few = {"stream__train_per_class": 500, "stream__test_per_class": 50}
+    assert runs_of("continual_imagenet:full", **few)
+
+
+def test_the_widths_of_online_permuted_mnist_are_the_paper_s():
+    runs = runs_of("online_permuted_mnist:full,widths")
+    widths = dict.fromkeys(run.network["widths"] for run in runs)
+    assert list(widths) == [(n, n, n) for n in (100, 1_000, 2_000, 10_000)]
+
+
+@pytest.mark.parametrize(
+    ("grid", "setting", "values"),
+    [
+        ("steps", "step_size", {0.01, 0.003, 0.001}),
+        ("adam", "step_size", {1e-4, 5e-5, 3e-5}),
+        ("l2", "strength", {1e-3, 1e-4, 1e-5}),
+        ("shrink", "noise_std", {1e-4, 1e-5, 1e-6}),
+        ("cbp", "replacement_rate", {1e-4, 1e-5, 1e-6}),
+    ],
+)
+def test_the_grids_of_online_permuted_mnist_are_the_paper_s(grid, setting, values):
+    runs = runs_of(f"online_permuted_mnist:full,{grid}")
+    assert {run.hyper[setting] for run in runs} == values
+
+
+def test_shrink_and_perturb_on_label_streams_has_the_published_noise():
+    for stream in ("lp_emnist", "lp_cifar"):
+        hyper = arms_of(f"upgd_streams:{stream}")["shrink_perturb"].hyper
+        found = [hyper[key] for key in ("step_size", "noise_std", "shrink")]
+        assert found == [0.01, 0.01, 0.001]

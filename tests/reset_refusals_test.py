@@ -1,0 +1,54 @@
+"""The networks and the settings that the methods with resets refuse."""
+
+from typing import Any
+
+import pytest
+
+from cl_bench import registry
+from cl_bench.methods import fire, grama, hare_tortoise, last_layers_reset, redo, snr
+from cl_bench.networks import mlp
+from tests import tiny
+
+
+@pytest.mark.parametrize("name", ["redo", "grama", "snr", "fire"])
+def test_a_network_without_hidden_layers_is_refused(name):
+    module: Any = registry.load("methods", name)
+    net = mlp.make(tiny.SPEC, widths=())
+    with pytest.raises(ValueError, match=f"{name} needs a hidden layer"):
+        module.make(net, tiny.SPEC, module.Hyper())
+
+
+@pytest.mark.parametrize(
+    ("module", "settings", "message"),
+    [
+        (redo, {"statistics": "mean"}, "statistics='mean' is none of batch, average"),
+        (redo, {"source": "first"}, "source='first' is none of fresh, initial"),
+        (redo, {"moment_reset": "all"}, "moment_reset='all' is none of none, moments"),
+        (
+            redo,
+            {"moment_reset": "moments+count"},
+            "'aged_adam' or 'adam_gnt', not 'sgd'",
+        ),
+        (redo, {"period": 0}, "period=0: at least 1 step"),
+        (grama, {"statistics": "mean"}, "statistics='mean' is none of"),
+        (grama, {"period": -1}, "period=-1: at least 1 step"),
+        (snr, {"moment_reset": "all"}, "moment_reset='all' is none of none, moments"),
+        (
+            snr,
+            {"moment_reset": "moments+count", "optimizer": "adam"},
+            "'aged_adam' or 'adam_gnt', not 'adam'",
+        ),
+        (snr, {"max_threshold": 0}, "max_threshold=0: at least 1 example"),
+        (snr, {"period": 0}, "period=0: at least 1 step"),
+        (last_layers_reset, {"period": 0}, "period=0: at least 1 step"),
+        (last_layers_reset, {"layers": 0}, "layers=0: the network has 3 layers"),
+        (last_layers_reset, {"layers": 4}, "layers=4: the network has 3 layers"),
+        (hare_tortoise, {"evaluate": "fox"}, "evaluate='fox' is none of hare, tortois"),
+        (hare_tortoise, {"period": 0}, "period=0: at least 1 epoch"),
+        (fire, {"iterations": 0}, "iterations=0: at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(module, settings, message):
+    net = mlp.make(tiny.SPEC, widths=(5, 4))
+    with pytest.raises(ValueError, match=message):
+        module.make(net, tiny.SPEC, module.Hyper(**settings))

@@ -7,7 +7,8 @@ import pytest
 
 from cl_bench import report
 from cl_bench.report import blocks, panels, sections, studies, sweeps, trials
-from tests.report_test import Page, make_study, needs_extra
+from tests.report_page import Page, needs_extra
+from tests.report_setting import make_study
 
 BATCH = 5
 RATES = {10: 400, 100: 40, 1_000: 4}  # steps per task -> tasks: 20,000 examples each

@@ -1,61 +1,16 @@
-"""The command line from end to end: what it runs, refuses, prints and leaves."""
+"""A finished study: what the command leaves, prints and refuses to change."""
 
-import errno
-import os
 import re
-import subprocess
-import sys
 import time
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from cl_bench import atomic, command_line, main, provenance, store
-from cl_bench.datasets._source import MissingDatasetError
-from cl_bench.fields import ConfigError
-from cl_bench.registry import UnknownNameError
+from cl_bench import atomic, provenance, store
 from tests import small_study
 
-METHOD = '''
-"""Backprop that learns from the first steps only."""
-
-import jax.numpy as jnp
-from flax import struct
-
-from cl_bench import optimizers
-from cl_bench.methods._compose import compose
-
-REFERENCE = "none"
-NEEDS: frozenset[str] = frozenset()
-
-
-@struct.dataclass
-class Hyper(optimizers.OptimHyper):
-    last_step: float = 20.0
-
-
-def make(net, spec, hyper):
-    method = compose(net, spec, optimizers.make(hyper))
-
-    def step(key, clock, batch, learner):
-        new, signals = method.step(key, clock, batch, learner)
-        late = clock.step >= hyper.last_step
-        kernel = jnp.where(late, 0.0, 1.0) * new.net.params["head"]["kernel"]
-        head = {**new.net.params["head"], "kernel": kernel}
-        net = new.net._replace(params={**new.net.params, "head": head})
-        return new._replace(net=net), signals
-
-    return method._replace(step=step)
-'''
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
+cache = small_study.cache
+cli = small_study.cli
 
 
 @pytest.fixture(scope="module")
@@ -70,24 +25,6 @@ def finished(tmp_path_factory, cache):
     )
     assert code == 0, err
     return experiment, workdir, out + err
-
-
-@pytest.fixture
-def cli(monkeypatch):
-    """The command line in this process; JAX's settings are those of the tests."""
-    monkeypatch.setattr(main, "start_jax", lambda *_: None)
-
-    def run(*args: Any) -> None:
-        argv, overrides = command_line.split_overrides(["main", *map(str, args)])
-        with flagsaver.flagsaver():
-            main.main(flags.FLAGS(argv), overrides)
-
-    return run
-
-
-@pytest.fixture
-def experiment(tmp_path):
-    return small_study.write(tmp_path)
 
 
 def test_every_row_says_what_it_is(finished):
@@ -222,188 +159,3 @@ def test_how_and_where_it_runs_may_change(finished, cli, tmp_path, capsys):
         "--config.execution.lanes=vmap", f"--config.stream.data_dir='{tmp_path}'",
     )  # fmt: skip
     assert "Nothing to do" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["--config.method.step_sise=0.1"], "Did you mean 'step_size'"),
-        (["--config.metod.step_size=0.1"], "Did you mean 'method'"),
-        (["--config.method.step_size=fast"], "step_size = 'fast': expected a number"),
-        (["--config.method.step_size=nan"], "step_size"),
-        (["--config.method.name=backprob"], "Did you mean 'backprop'"),
-        (["--methods=backprop,contnual_backprop"], "Did you mean 'continual_backprop'"),
-        (["--config.stream.name=permutted"], "Did you mean 'permuted'"),
-        (["--config.network.activation=rellu"], "'relu'"),
-        (["--config.metrics=online_acuracy"], "Did you mean 'online_accuracy'"),
-        (["--config.stream.num_tasks=0"], "num_tasks = 0: expected at least 1"),
-        (["--config.execution.lanes=mapp"], "Did you mean 'map'"),
-        (["--benchmarks=smal"], "No experiment 'smal'"),
-    ],
-)
-def test_mistakes_are_named_and_nothing_is_written(
-    cli, experiment, tmp_path, args, message
-):
-    workdir = tmp_path / "out"
-    with pytest.raises((UnknownNameError, ConfigError), match=re.escape(message)):
-        cli(f"--config={experiment}", f"--workdir={workdir}", *args)
-    assert not workdir.exists()
-
-
-def test_a_mistake_ends_the_command_without_a_traceback(cache, experiment, tmp_path):
-    process = small_study.start(
-        cache, f"--config={experiment}", f"--workdir={tmp_path / 'out'}",
-        "--config.method.step_sise=0.1",
-    )  # fmt: skip
-    code, out, err = small_study.finish(process)
-    assert code == 1 and out == "" and "Traceback" not in err
-    assert err.startswith("cl_bench: config.method.step_sise: ") and "step_size" in err
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_config_file_that_raises_shows_its_own_traceback(cache, tmp_path):
-    broken = small_study.write(tmp_path, "def get_config():\n    return {}['seven']\n")
-    process = small_study.start(
-        cache, f"--config={broken}", f"--workdir={tmp_path / 'out'}"
-    )
-    code, _, err = small_study.finish(process)
-    assert code == 1 and f'File "{broken}", line 2, in get_config' in err
-    assert err.rstrip().endswith("KeyError: 'seven'")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_missing_data_set_is_named_at_once(cli, experiment, tmp_path, monkeypatch):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "sets"))
-    monkeypatch.setenv("CL_BENCH_CACHE", str(tmp_path / "cache"))
-    began = time.process_time()
-    with pytest.raises(MissingDatasetError) as error:
-        cli(
-            f"--config={experiment}", f"--workdir={tmp_path / 'out'}",
-            "--config.stream.dataset=mnist", "--config.stream.dataset_options={}",
-        )  # fmt: skip
-    assert time.process_time() - began < 2
-    for part in ("'mnist'", str(tmp_path / "sets"), "download mnist", "TFDS_DATA_DIR"):
-        assert part in str(error.value)
-    assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()
-
-
-def test_dry_run_tells_and_writes_nothing(cli, experiment, tmp_path, capsys):
-    workdir = tmp_path / "out"
-    cli(
-        f"--config={experiment}", f"--workdir={workdir}", "--dry_run",
-        "--methods=backprop,l2", "--config.seeds=5",
-    )  # fmt: skip
-    text = capsys.readouterr().out
-    assert "10 runs (small_images) in 2 groups, 2 programs to compile" in text
-    assert "1,200 lane-steps" in text
-    assert re.search(
-        r"l2-permuted-\w+: 5 lanes, 4 tasks x 30 steps, about \d.* kB", text
-    )
-    assert not workdir.exists()
-
-
-def test_overrides_and_chosen_methods_reach_the_runs(cli, experiment, tmp_path, capsys):
-    other = tmp_path / "other.py"
-    other.write_text(
-        small_study.EXPERIMENT.replace("small_images", "other_images").replace(
-            "int(arg or 4)", "7"
-        )
-    )
-    cli(
-        f"--config={experiment}", "--dry_run", f"--benchmarks={experiment},{other}",
-        "--methods=backprop,l2",
-    )  # fmt: skip
-    text = capsys.readouterr().out
-    assert "8 runs (small_images, other_images) in 4 groups" in text
-    assert "7 tasks x 30 steps" in text and "4 tasks x 30 steps" in text
-    cli(
-        f"--config={experiment}", "--dry_run",
-        "--config.method.name=continual_backprop",
-        "--config.method.step_size=[0.1,0.2]",
-    )  # fmt: skip
-    text = capsys.readouterr().out
-    assert "4 runs (small_images) in 1 groups" in text
-    assert "continual_backprop step_size=0.1, 2 runs" in text
-
-
-def test_a_method_of_the_users_own(cache, tmp_path):
-    (tmp_path / "early.py").write_text(METHOD)
-    experiment, workdir = small_study.write(tmp_path), tmp_path / "out"
-    process = small_study.start(
-        cache, f"--config={experiment.name}:2", "--workdir=out", "--noreport",
-        "--config.method.name=early", "--config.method.last_step=0.0",
-        "--config.seeds=1", cwd=tmp_path,
-    )  # fmt: skip
-    code, _, err = small_study.finish(process)
-    assert code == 0, err
-    table = small_study.rows(workdir)
-    assert set(table["method"].to_pylist()) == {"early"}
-    assert table["step"].to_pylist() == [*range(10, 70, 10)]
-    (run,) = atomic.read_json(workdir / "runs.json")
-    assert run["hyper"]["last_step"] == 0.0 and run["hyper"]["step_size"] == 0.01
-
-
-@pytest.mark.parametrize("below", ["", "out"])
-def test_a_workdir_that_cannot_be(cli, experiment, tmp_path, below):
-    (tmp_path / "place").write_text("a file")
-    workdir = tmp_path / "place" / below
-    with pytest.raises(atomic.StoreError, match="cannot be a workdir: .*another one"):
-        cli(f"--config={experiment}", f"--workdir={workdir}")
-
-
-def test_a_disk_that_is_full_in_any_other_place(cli, experiment, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device", "groups")
-
-    monkeypatch.setattr(store, "group_dir", full)
-    with pytest.raises(atomic.StoreError, match="groups: No space left.*same command"):
-        cli(f"--config={experiment}", f"--workdir={tmp_path / 'out'}")
-    monkeypatch.setattr(store, "group_dir", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
-        cli(f"--config={experiment}", f"--workdir={tmp_path / 'out'}")
-
-
-def test_help_lists_every_flag():
-    process = subprocess.run(
-        [sys.executable, "-m", "cl_bench.main", "--help"],
-        cwd=small_study.ROOT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    own = ["config", "workdir", "methods", "benchmarks", "[no]dry_run", "[no]report"]
-    for name in own:
-        assert f"\n  --{name}: " in process.stdout
-    assert "python -m cl_bench.main --config=experiments/x.py" in process.stdout
-
-
-def test_workdir_or_dry_run_is_needed(cli, experiment):
-    with pytest.raises(Exception, match="Give --workdir=DIR"):
-        cli(f"--config={experiment}")
-
-
-def test_resuming_takes_as_many_devices_as_the_study_has(tmp_path, monkeypatch):
-    set_to: dict[str, Any] = {}
-    monkeypatch.setattr("jax.config.update", set_to.__setitem__)
-    monkeypatch.setattr(main, "_cores", lambda: 2)
-    execution = {"devices": 0, "matmul_precision": "high", "compilation_cache": False}
-    main.start_jax(execution, tmp_path)
-    assert set_to["jax_num_cpu_devices"] == 2
-    plan = Path(tmp_path / "groups" / "g" / "plan.json")
-    plan.parent.mkdir(parents=True)
-    plan.write_text('{"devices": 6, "strategy": "map", "width": 12}')
-    main.start_jax(execution, tmp_path)
-    assert set_to["jax_num_cpu_devices"] == 6
-    main.start_jax(execution | {"devices": 3}, tmp_path)
-    assert set_to["jax_num_cpu_devices"] == 3
-
-
-def test_svd_threads_are_set_before_scipy_is_loaded():
-    code = (
-        "import sys, pathlib; from cl_bench import main; early = 'scipy' not in sys.modules;"
-        "main.start_jax({'devices': 1, 'matmul_precision': 'high',"
-        " 'compilation_cache': False}, pathlib.Path('nowhere'));"
-        "import os; print(early, os.environ['OPENBLAS_NUM_THREADS'])"
-    )
-    env = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
-    for given, expected in (({}, "1"), ({"OPENBLAS_NUM_THREADS": "3"}, "3")):
-        command, env_of = [sys.executable, "-c", code], env | given
-        found = subprocess.run(command, check=True, env=env_of, capture_output=True)
-        assert found.stdout.split() == [b"True", expected.encode()]

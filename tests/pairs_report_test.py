@@ -9,8 +9,8 @@ import pytest
 
 from cl_bench import report
 from cl_bench.report import pairs
-from tests.forgetting_report_test import STEP, make_study, panel_of, read_csv
-from tests.report_test import Page, browser, opened
+from tests.forgetting_setting import STEP, make_study, panel_of
+from tests.report_page import Page, browser, opened, read_csv
 
 PACKAGES = ("altair", "matplotlib", "vl_convert")
 COLUMNS = {

@@ -16,7 +16,8 @@ from cl_bench.report import (
     summary,
 )
 from cl_bench.report.summary import summarise
-from tests.report_test import ARMS, make_study, needs_extra
+from tests.report_page import needs_extra
+from tests.report_setting import ARMS, make_study
 
 # 40 tasks: the first 10 have mean index 4.5, the last tenth (36..39) 37.5.
 BACKPROP_LOSS = 0.5 * (37.5 - 4.5)

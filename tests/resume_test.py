@@ -1,121 +1,25 @@
-"""Stopped, killed, damaged or out of disk: the same command ends with the same records.
+"""Killed, stopped or damaged: the same command ends with the same records.
 
-What a process does when it is killed for real is tested once; every other moment by an
-exception that nothing catches and that leaves its temporary files where they are.
+A kill is an exception that nothing catches and that leaves its temporary files where
+they are.
 """
 
-import errno
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from cl_bench import (
-    atomic,
-    checkpoints,
-    config,
-    cost,
-    launch,
-    main,
-    parts,
-    records,
-    study,
-)
-from cl_bench import store as store_module
-from tests import small_study
+from cl_bench import checkpoints, launch, parts, records
+from tests import resume_setting, small_study
+from tests.resume_setting import run_main
 
-LONG = 60  # tasks, of 3 segments each: seconds of saving, so that a kill falls into it
+quick = resume_setting.quick
+expected = resume_setting.expected
+whole = resume_setting.whole
 
 
 class Killed(BaseException):
     """Ends the process of a test, in place of a signal."""
-
-
-@pytest.fixture(scope="module")
-def quick():
-    """Starting a study again in this process costs nothing."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        small_study.compile_once(monkeypatch)
-        counted = dict.fromkeys(cost.FIELDS, 1)
-        monkeypatch.setattr(cost, "measure", lambda *_: counted)
-        yield
-
-
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory, quick):
-    """The bits of the records where nothing interrupts the study."""
-    folder = tmp_path_factory.mktemp("whole")
-    small_study.launch_all(small_study.settings(folder), folder / "out")
-    return small_study.bits(folder / "out")
-
-
-@pytest.fixture
-def whole(tmp_path, expected):
-    """A study, and the bits of its records where nothing interrupts it."""
-    return small_study.settings(tmp_path), expected
-
-
-def run_main(cfg, workdir: Path) -> None:
-    """What the command does, less its flags."""
-    execution = config.settings(cfg)["execution"]
-    main.run_study(workdir, study.expand(cfg), execution, {}, with_report=False)
-
-
-def wait_for(process: subprocess.Popen, folder: Path, pattern: str, count: int) -> None:
-    """Until the process has written so many files; fails where it ends before that."""
-    for _ in range(60_000):
-        if len(list(folder.glob(pattern))) >= count:
-            return
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.002)
-    raise AssertionError(f"no {count} {pattern} after minutes")
-
-
-def test_killed_and_stopped_again_and_again(tmp_path):
-    """SIGKILL in compilation and in a task, Ctrl-C, SIGTERM: the same bits at last."""
-    cfg = small_study.settings(tmp_path, str(LONG))
-    workdir, experiment = tmp_path / "out", tmp_path / "small.py"
-    command = f"--config={experiment}:{LONG}", f"--workdir={workdir}", "--noreport"
-
-    def interrupted(pattern: str, count: int, number: int) -> tuple[int, str]:
-        process = small_study.start(tmp_path / "cache", *command)
-        wait_for(process, workdir, pattern, count)
-        process.send_signal(number)
-        code, _, err = small_study.finish(process)
-        return code, err
-
-    part = "groups/*/part-*.parquet"
-    # The plan is written just before the compilation, which takes longer than a poll.
-    assert interrupted("groups/*/plan.json", 1, signal.SIGKILL)[0] == -signal.SIGKILL
-    assert not list(workdir.glob(part))
-    for count, number, code in ((4, signal.SIGTERM, 143), (20, signal.SIGINT, 130)):
-        ended, err = interrupted(part, count, number)
-        assert ended == code and "Traceback" not in err, err
-        assert "Stopping after the running chunk; once more" in err
-        assert f"Stopped and saved. The same command resumes {workdir}." in err
-        at = newest_checkpoint(workdir)
-        assert count <= at == len(list(workdir.glob(part)))
-    assert interrupted(part, at + 9, signal.SIGKILL)[0] == -signal.SIGKILL
-    done = newest_checkpoint(workdir) // 3
-    assert at // 3 < done < LONG
-    code, _, err = small_study.finish(small_study.start(tmp_path / "cache", *command))
-    assert code == 0, err
-    assert f": {done}/{LONG} tasks" in err  # goes on where it was
-    small_study.launch_all(cfg, tmp_path / "whole")
-    assert small_study.bits(workdir) == small_study.bits(tmp_path / "whole")
-    entries = atomic.read_json(workdir / "provenance.json")
-    assert len(entries["resumed"]) == 4
-    assert ["end_time" in e for e in entries["resumed"]] == [True, True, False, True]
-
-
-def newest_checkpoint(workdir: Path) -> int:
-    """Segments done, as the newest checkpoint of the only group says."""
-    (folder,) = (workdir / "groups").iterdir()
-    return checkpoints.saved(folder)[-1]
 
 
 def test_a_kill_at_any_write_changes_no_record(tmp_path, whole, monkeypatch):
@@ -250,99 +154,3 @@ def test_a_finished_study_that_is_damaged_is_mended(tmp_path, whole, damaged):
     before = small_study.files(workdir)
     run_main(cfg, workdir)
     assert small_study.files(workdir) == before
-
-
-@pytest.mark.parametrize("writes", [1, 4, 12, 25])
-def test_a_full_disk(tmp_path, whole, monkeypatch, writes):
-    cfg, expected = whole
-    fsync, workdir = os.fsync, tmp_path / "out"
-    left = 2 * writes  # a file and its folder
-
-    def full(descriptor):
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(atomic.StoreError, match=r"No space left.*same command again"):
-        run_main(cfg, workdir)
-    written = {p: p.read_bytes() for p in workdir.rglob("part-*.parquet")}
-    assert bool(written) == (writes > 5)
-    for path in written:
-        parts.read_part(path)  # proved by its checksum
-    monkeypatch.setattr(os, "fsync", fsync)
-    run_main(cfg, workdir)
-    assert small_study.bits(workdir) == expected
-    kept = [path for path, content in written.items() if path.read_bytes() == content]
-    assert kept == [*written]
-
-
-def test_a_full_disk_while_orbax_writes(tmp_path, whole, monkeypatch):
-    cfg, expected = whole
-    real = checkpoints._checkpointer()
-    calls = 0
-
-    class Full:
-        def save(self, path, content):
-            nonlocal calls
-            calls += 1
-            if calls == 4:
-                path.mkdir()
-                raise ValueError("RESOURCE_EXHAUSTED: No space left on device")
-            real.save(path, content)
-
-    monkeypatch.setattr(checkpoints, "_checkpointer", Full)
-    with pytest.raises(atomic.StoreError, match=r"checkpoint .*No space left.*same"):
-        small_study.launch_all(cfg, tmp_path / "out")
-    monkeypatch.setattr(checkpoints, "_checkpointer", lambda: real)
-    (group,) = (tmp_path / "out" / "groups").iterdir()
-    assert store_module.consistent_resume(group) == (3, 3)
-    small_study.launch_all(cfg, tmp_path / "out")
-    assert small_study.bits(tmp_path / "out") == expected
-
-
-def test_a_full_disk_is_seen_before_orbax_writes(tmp_path, whole, monkeypatch):
-    cfg, expected = whole
-    usage = checkpoints.shutil.disk_usage
-
-    def full(path):
-        used = usage(path)
-        done = len(list(tmp_path.rglob("part-*.parquet")))
-        return used._replace(free=used.free if done < 4 else 50_000)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(checkpoints.shutil, "disk_usage", full)
-        with pytest.raises(atomic.StoreError, match=r"space left .*50,000 bytes are"):
-            small_study.launch_all(cfg, tmp_path / "out")
-    (group,) = (tmp_path / "out" / "groups").iterdir()
-    assert store_module.consistent_resume(group) == (3, 3)
-    small_study.launch_all(cfg, tmp_path / "out")
-    assert small_study.bits(tmp_path / "out") == expected
-
-
-STUCK = """
-import hashlib, sys
-from cl_bench import interrupts
-
-with interrupts.caught() as stopping:
-    print("ready", flush=True)
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)  # minutes, outside Python
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_stops_at_once_where_python_cannot_see_it(number):
-    process = subprocess.Popen(
-        [sys.executable, "-c", STUCK], cwd=small_study.ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None and process.stderr is not None
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(number)
-    assert "once more to stop at once" in process.stderr.readline()
-    assert process.poll() is None
-    process.send_signal(number)
-    assert process.wait(timeout=30) == 128 + number
-    process.communicate()

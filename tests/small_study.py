@@ -9,8 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 import pyarrow as pa
+import pytest
+from absl import flags
+from absl.testing import flagsaver
 
-from cl_bench import config, execute, launch, records, study
+from cl_bench import command_line, config, execute, launch, main, records, study
 from cl_bench.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,3 +132,26 @@ def files(workdir: Path) -> dict[str, tuple[int, int]]:
         for p in sorted(workdir.rglob("*"))
         if p.is_file() and p.name != ".lock"
     }
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def cli(monkeypatch):
+    """The command line in this process; JAX's settings are those of the tests."""
+    monkeypatch.setattr(main, "start_jax", lambda *_: None)
+
+    def run(*args: Any) -> None:
+        argv, overrides = command_line.split_overrides(["main", *map(str, args)])
+        with flagsaver.flagsaver():
+            main.main(flags.FLAGS(argv), overrides)
+
+    return run
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    return write(tmp_path)

@@ -7,7 +7,8 @@ import pytest
 
 from cl_bench import report
 from cl_bench.report import panels, studies, trials
-from tests.report_test import charge, make_study, needs_extra, read_csv
+from tests.report_page import needs_extra, read_csv
+from tests.report_setting import charge, make_study
 
 
 def by_subsets(scores, values, budget, higher):

@@ -13,6 +13,7 @@ import pytest
 from cl_bench.datasets import _source, _tfds
 from cl_bench.registry import UnknownNameError
 from cl_bench.streams import class_pairs
+from tests.stream_setting import task_of
 
 # 12 training and 3 test images of each class
 IMAGES: dict[str, Any] = {"size": 3, "classes": 5, "train": 60, "test": 15}
@@ -25,11 +26,6 @@ TINY: dict[str, Any] = {
 
 def _make(**options):
     return class_pairs.make(**{**TINY, **options})
-
-
-def _task(stream, seed=0, task=0):
-    data = jax.tree.map(jnp.asarray, stream.load())
-    return data, jax.jit(stream.start)(data, jax.random.key(seed), jnp.int32(task))
 
 
 def _walk(stream, data, state):
@@ -69,7 +65,7 @@ def _pairs(seed, tasks, classes):
 
 def test_an_epoch_shows_each_image_of_the_two_classes_once_with_its_label():
     stream = _make()
-    data, state = _task(stream, task=3)
+    data, state = task_of(stream, task=3)
     first, second = (int(c) for c in state.classes)
     batches = _walk(stream, data, state)
     chex.assert_shape(batches.x, (9, 4, 3, 3, 1))
@@ -89,7 +85,7 @@ def test_an_epoch_shows_each_image_of_the_two_classes_once_with_its_label():
 def test_the_incomplete_last_batch_of_an_epoch_is_dropped():
     stream = _make(batch_size=5)
     assert stream.spec.steps_per_task == 3 * 2 and stream.spec.steps_per_segment == 2
-    data, state = _task(stream)
+    data, state = task_of(stream)
     for epoch in np.split(np.asarray(_walk(stream, data, state).x).reshape(30, -1), 3):
         assert len(set(_bytes(epoch))) == 10
 
@@ -120,7 +116,7 @@ def test_the_seed_alone_decides_the_pairs():
     one = _make()
     other = _make(epochs=2, batch_size=3, test_from="train", fit_per_class=1)
     for task in range(3):
-        first, second = (_task(s, seed=4, task=task)[1] for s in (one, other))
+        first, second = (task_of(s, seed=4, task=task)[1] for s in (one, other))
         chex.assert_trees_all_equal(first.classes, second.classes)
         assert first.task == task
 
@@ -129,7 +125,7 @@ def test_parts_are_disjoint_and_lie_where_the_docstring_says():
     stream = _make(
         fit_per_class=2, tune_per_class=1, test_per_class=3, test_from="train"
     )
-    data, state = _task(stream, task=1)
+    data, state = task_of(stream, task=1)
     members = [_members()[int(c)] for c in state.classes]
     wanted = {"fit": (6, 8), "tune": (8, 9), "test": (9, 12)}
     seen = set(_bytes(np.asarray(_walk(stream, data, state).x).reshape(36, -1)))
@@ -154,7 +150,7 @@ def test_parts_are_disjoint_and_lie_where_the_docstring_says():
 )
 def test_where_test_images_come_from(test_from, per_class, part, rows):
     stream = _make(test_from=test_from, test_per_class=per_class)
-    data, state = _task(stream)
+    data, state = task_of(stream)
     held = _held(stream, data, state, "test", 2 * per_class)
     expected = [_members(part)[int(c)][rows] for c in state.classes]
     assert sorted(_bytes(held.x)) == sorted(expected[0] + expected[1])
@@ -164,7 +160,7 @@ def test_training_pixels_are_standardised():
     stream = _make(scale="standardise")
     data = stream.load()
     pixels = np.asarray(data.train_x, np.float32)
-    data, state = _task(stream)
+    data, state = task_of(stream)
     batch = stream.batch(data, state, jnp.int32(0))
     raw = _make().batch(data, state, jnp.int32(0)).x * 255
     expected = (raw - pixels.mean()) / pixels.std()
@@ -212,7 +208,7 @@ def test_bad_options_name_what_works(options, error, message):
 
 def test_a_split_without_images_is_an_error_while_tracing():
     stream = _make()
-    data, state = _task(stream)
+    data, state = task_of(stream)
     with pytest.raises(ValueError, match="fit_per_class=N"):
         stream.held_out(data, state, "fit", jnp.int32(0), jnp.int32(0))
 

@@ -1,96 +1,21 @@
-"""Data sets: embedded, generated, prepared by TFDS, cached."""
+"""Data sets: embedded, generated, prepared by TFDS."""
 
-import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import chex
-import cv2
 import numpy as np
 import pytest
-from array_record.python.array_record_module import ArrayRecordWriter
-from tensorflow_datasets.proto import tf_example_pb2
 
-from cl_bench.atomic import StoreError
 from cl_bench.datasets import _cache, _source, _tfds, digits, synthetic
 from cl_bench.registry import UnknownNameError
+from tests import prepared_set
+from tests.prepared_set import images, prepare, prepared
 
-protos: Any = tf_example_pb2  # generated, without stubs
-
-
-@pytest.fixture(autouse=True)
-def own_folders(tmp_path, monkeypatch):
-    monkeypatch.setenv("CL_BENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
-
-
-def _record(image, label, encoding):
-    pixels = image[..., ::-1] if image.shape[-1] == 3 else image
-    _, encoded = cv2.imencode(f".{encoding}", pixels)
-    example = protos.Example()
-    example.features.feature["image"].bytes_list.value.append(encoded.tobytes())
-    example.features.feature["label"].int64_list.value.append(label)
-    return example.SerializeToString()
-
-
-def _prepare(root, name, splits, shape, encoding="png", file_format="array_record"):
-    """Writes the folder that TFDS prepares: {split: [(image, label), ...]}."""
-    folder = Path(root) / name / "1.0.0"
-    folder.mkdir(parents=True)
-    base = name.split("/")[0]
-    for split, examples in splits.items():
-        path = folder / f"{base}-{split}.array_record-00000-of-00001"
-        writer = ArrayRecordWriter(str(path), "group_size:1")
-        for image, label in examples:
-            writer.write(_record(image, label, encoding))
-        writer.close()
-    info = {
-        "name": base,
-        "version": "1.0.0",
-        "fileFormat": file_format,
-        "supervisedKeys": {
-            "tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}
-        },
-        "splits": [
-            {
-                "name": split,
-                "shardLengths": [str(len(examples))],
-                "numBytes": "1",
-                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-            }
-            for split, examples in splits.items()
-        ],
-    }
-    feature = "tensorflow_datasets.core.features"
-    dimensions = [str(n) for n in shape]
-    features = {
-        "pythonClassName": f"{feature}.features_dict.FeaturesDict",
-        "featuresDict": {
-            "features": {
-                "image": {
-                    "pythonClassName": f"{feature}.image_feature.Image",
-                    "image": {"dtype": "uint8", "shape": {"dimensions": dimensions}},
-                },
-                "label": {
-                    "pythonClassName": f"{feature}.class_label_feature.ClassLabel",
-                    "classLabel": {"numClasses": "1000"},
-                },
-            }
-        },
-    }
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-    (folder / "features.json").write_text(json.dumps(features))
-    return folder
-
-
-def _images(count, shape=(6, 6, 3), labels=(3, 7, 900), seed=0):
-    random = np.random.RandomState(seed)
-    pixels = random.randint(0, 256, (count, *shape)).astype(np.uint8)
-    return [(pixels[i], labels[i % len(labels)]) for i in range(count)]
+own_folders = prepared_set.own_folders  # for every test of this file
 
 
 @pytest.mark.parametrize(
@@ -103,8 +28,8 @@ def _images(count, shape=(6, 6, 3), labels=(3, 7, 900), seed=0):
 def test_prepared_set_is_read_exactly_and_labels_become_contiguous(
     tmp_path, name, shape, test_split
 ):
-    splits = {"train": _images(9, shape), test_split: _images(4, shape, seed=1)}
-    _prepare(tmp_path / "data", name, splits, shape)
+    splits = {"train": images(9, shape), test_split: images(4, shape, seed=1)}
+    prepare(tmp_path / "data", name, splits, shape)
     data = _source.load(name)
     chex.assert_trees_all_equal(
         np.asarray(data.train_x), np.stack([x for x, _ in splits["train"]])
@@ -121,60 +46,9 @@ def test_jpeg_colours_are_red_green_blue(tmp_path):
     red = np.zeros((16, 16, 3), np.uint8)
     red[..., 0] = 250
     splits = {"train": [(red, 0), (red, 1)], "test": [(red, 0)]}
-    _prepare(tmp_path / "data", "cifar10", splits, red.shape, "jpg")
+    prepare(tmp_path / "data", "cifar10", splits, red.shape, "jpg")
     mean = np.asarray(_source.load("cifar10").train_x).mean((0, 1, 2))
     np.testing.assert_allclose(mean, [250, 0, 0], atol=3)
-
-
-def _prepared(tmp_path):
-    splits = {"train": _images(5), "test": _images(3, seed=1)}
-    return _prepare(tmp_path / "data", "kmnist", splits, (6, 6, 3))
-
-
-def _cache_folder(tmp_path):
-    (folder,) = (tmp_path / "cache").iterdir()
-    return folder
-
-
-@pytest.mark.parametrize("damage", ["cut", "altered", "absent", "manifest", "killed"])
-def test_a_damaged_cache_is_rebuilt(tmp_path, damage):
-    _prepared(tmp_path)
-    whole = np.array(_source.load("kmnist").train_x)
-    folder = _cache_folder(tmp_path)
-    target, content = folder / "train_x.npy", (folder / "train_x.npy").read_bytes()
-    match damage:
-        case "cut":
-            target.write_bytes(content[:-7])
-        case "altered":
-            target.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        case "absent":
-            target.unlink()
-        case "manifest":
-            (folder / "manifest.json").write_text('{"format": 1')
-        case "killed":
-            (folder / "manifest.json").unlink()
-    chex.assert_trees_all_equal(np.asarray(_source.load("kmnist").train_x), whole)
-    assert target.read_bytes() == content
-
-
-def test_a_second_load_only_maps_the_cache(tmp_path, monkeypatch):
-    _prepared(tmp_path)
-    _source.load("kmnist")
-    monkeypatch.setattr(_tfds, "read", lambda folder: pytest.fail("decoded again"))
-    data = _source.load("kmnist")
-    assert isinstance(data.train_x, np.memmap)
-    assert not list(_cache_folder(tmp_path).glob(".*"))  # no temporary file is left
-
-
-def test_a_changed_source_is_not_read_from_the_old_cache(tmp_path):
-    folder = _prepared(tmp_path)
-    _source.load("kmnist")
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
-    splits = {"train": _images(8), "test": _images(3, seed=1)}
-    _prepare(tmp_path / "data", "kmnist", splits, (6, 6, 3))
-    assert len(_source.load("kmnist").train_x) == 8
 
 
 def test_the_newest_version_is_taken(tmp_path):
@@ -187,7 +61,7 @@ def test_the_newest_version_is_taken(tmp_path):
 
 
 def test_a_missing_set_is_an_error_at_once(tmp_path):
-    _prepared(tmp_path)
+    prepared(tmp_path)
     start = time.perf_counter()
     with pytest.raises(_source.MissingDatasetError) as error:
         _source.load("mnits")
@@ -208,27 +82,27 @@ def test_a_missing_set_is_an_error_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("splits", "file_format", "message"),
     [
-        ({"train": _images(4)}, "array_record", "'validation'"),
-        ({"train": _images(4), "test": _images(2)}, "tfrecord", "--file_format=array"),
+        ({"train": images(4)}, "array_record", "'validation'"),
+        ({"train": images(4), "test": images(2)}, "tfrecord", "--file_format=array"),
         (
-            {"train": _images(2) + _images(2, (5, 5, 3)), "test": _images(2)},
+            {"train": images(2) + images(2, (5, 5, 3)), "test": images(2)},
             "array_record",
             "image 2 is",
         ),
-        ({"train": [], "test": _images(2)}, "array_record", r"splits \['test'\]"),
+        ({"train": [], "test": images(2)}, "array_record", r"splits \['test'\]"),
     ],
 )
 def test_a_set_of_another_kind_says_what_is_wrong(
     tmp_path, splits, file_format, message
 ):
-    _prepare(tmp_path / "data", "cifar10", splits, (6, 6, 3), file_format=file_format)
+    prepare(tmp_path / "data", "cifar10", splits, (6, 6, 3), file_format=file_format)
     with pytest.raises(_tfds.DatasetFormatError, match=message):
         _source.load("cifar10")
 
 
 def test_images_of_many_sizes_are_refused_before_decoding(tmp_path):
-    splits = {"train": _images(2), "test": _images(2)}
-    _prepare(tmp_path / "data", "cifar10", splits, (-1, -1, 3))
+    splits = {"train": images(2), "test": images(2)}
+    prepare(tmp_path / "data", "cifar10", splits, (-1, -1, 3))
     with pytest.raises(_tfds.DatasetFormatError, match=r"\(None, None, 3\)"):
         _source.load("cifar10")
 
@@ -236,14 +110,6 @@ def test_images_of_many_sizes_are_refused_before_decoding(tmp_path):
 def test_a_damaged_image_is_named():
     with pytest.raises(_tfds.DatasetFormatError, match="train, image 3 is damaged"):
         _tfds._decode(b"not an image", 3, "train, image 3")
-
-
-def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):
-    _prepared(tmp_path)
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("CL_BENCH_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(StoreError, match="CL_BENCH_CACHE"):
-        _source.load("kmnist")
 
 
 def test_importing_the_package_does_not_import_tfds():
@@ -306,7 +172,7 @@ def test_bad_options(call, error, message):
 
 
 def test_a_prepared_set_takes_no_options(tmp_path):
-    _prepared(tmp_path)
+    prepared(tmp_path)
     with pytest.raises(TypeError, match=r"takes no options, got \['size'\]"):
         _source.load("kmnist", size=3)
 

@@ -1,4 +1,4 @@
-"""Random and permuted labels, and the epochs that several streams walk in."""
+"""Random and permuted labels: what a task's labels are, and which examples carry them."""
 
 from typing import Any
 
@@ -11,7 +11,8 @@ import pytest
 from cl_bench import config, study
 from cl_bench.fields import ConfigError
 from cl_bench.registry import UnknownNameError
-from cl_bench.streams import _epochs, label_permuted, random_label
+from cl_bench.streams import label_permuted, random_label
+from tests.stream_setting import batches_of, chi_squared
 
 IMAGES: dict[str, Any] = {"size": 3, "classes": 4, "train": 24, "test": 8}
 TINY: dict[str, Any] = {
@@ -42,53 +43,6 @@ def _one(states, task):
     return jax.tree.map(lambda leaf: leaf[task], states)
 
 
-def _walk(stream, data, state, steps):
-    return jax.jit(jax.vmap(lambda i: stream.batch(data, state, i)))(jnp.arange(steps))
-
-
-def _chi_squared(counts):
-    expected = counts.sum() / counts.size
-    return np.sum((counts - expected) ** 2 / expected)
-
-
-# ---- epochs
-
-
-@pytest.mark.parametrize(("epochs", "count"), [(1, 1), (3, 2), (5, 33), (2, 1200)])
-def test_every_epoch_is_an_order_of_its_own(epochs, count):
-    orders = _epochs.epoch_orders(jax.random.key(0), epochs, count)
-    chex.assert_shape(orders, (epochs, count))
-    chex.assert_type(orders, jnp.int32)
-    expected = np.tile(np.arange(count), (epochs, 1))
-    chex.assert_trees_all_equal(np.sort(orders, axis=1), expected.astype(np.int32))
-    if count > 10:
-        assert len({row.tobytes() for row in np.asarray(orders)}) == epochs
-
-
-def test_orders_are_uniform_and_independent():
-    orders = np.asarray(_epochs.epoch_orders(jax.random.key(5), 24_000, 4))
-    code = orders @ np.array([64, 16, 4, 1])
-    counts = np.unique(code, return_counts=True)[1]
-    assert len(counts) == 24 and _chi_squared(counts) < 49.7  # 23 degrees, p = 0.001
-    first = np.zeros((4, 4))
-    np.add.at(first, (orders[:-1, 0], orders[1:, 0]), 1)  # an epoch and the next
-    assert _chi_squared(first) < 37.7  # 15 degrees of freedom, p = 0.001
-
-
-def test_a_walk_drops_the_rest_of_an_epoch_and_starts_again_after_the_last():
-    orders = _epochs.epoch_orders(jax.random.key(1), 2, 7)
-    walked = [_epochs.epoch_rows(orders, jnp.int32(i), 3) for i in range(5)]
-    expected = [orders[0, :3], orders[0, 3:6], orders[1, :3], orders[1, 3:6]]
-    chex.assert_trees_all_equal(walked, [*expected, orders[0, :3]])
-
-
-def test_epochs_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="epochs=0 of 3 rows"):
-        _epochs.epoch_orders(jax.random.key(0), 0, 3)
-    with pytest.raises(ValueError, match="batch_size=4 is not between 1 and 3"):
-        _epochs.epoch_rows(jnp.zeros((1, 3), jnp.int32), jnp.int32(0), 4)
-
-
 # ---- random labels
 
 
@@ -97,7 +51,7 @@ def test_an_epoch_shows_each_image_once_with_its_label_of_the_task(flatten):
     stream = _random(flatten=flatten, scale="zero_one")
     data, states = _starts(stream, 3)
     state = _one(states, 2)
-    batches = _walk(stream, data, state, stream.spec.steps_per_task)
+    batches = batches_of(stream, data, state, stream.spec.steps_per_task)
     chex.assert_shape(batches.x, (6, 4, 9) if flatten else (6, 4, 3, 3, 1))
     pixels = np.round(np.asarray(batches.x) * 255).astype(np.uint8).reshape(24, 9)
     row = {bytes(x): n for n, x in enumerate(np.asarray(data.train_x))}
@@ -128,7 +82,7 @@ def test_shuffled_labels_say_nothing_about_the_images():
 def test_uniform_labels_are_uniform_and_independent():
     states = _starts(_random(labels="uniform"), 1000)[1]
     labels = np.asarray(states.labels)
-    assert _chi_squared(np.bincount(labels.ravel(), minlength=4)) < 16.3  # 3, p = 0.001
+    assert chi_squared(np.bincount(labels.ravel(), minlength=4)) < 16.3  # 3, p = 0.001
     assert len({np.sort(row).tobytes() for row in labels}) > 20  # not one marginal
 
 
@@ -183,7 +137,7 @@ def test_a_task_renames_the_classes():
     stream = _permuted(scale="zero_one")
     data, states = _starts(stream, 3)
     state = _one(states, 1)
-    batches = _walk(stream, data, state, 6)  # one pass of 24 examples
+    batches = batches_of(stream, data, state, 6)  # one pass of 24 examples
     order = np.asarray(state.order)
     assert sorted(order) == list(range(24))
     expected = np.asarray(data.train_x)[order].reshape(6, 4, 9) / np.float32(255)
@@ -199,7 +153,7 @@ def test_label_permutations_are_uniform_and_new_in_every_task():
     labels = np.asarray(states.labels)
     assert (np.sort(labels, axis=1) == np.arange(4)).all()
     counts = np.unique(labels @ np.array([64, 16, 4, 1]), return_counts=True)[1]
-    assert len(counts) == 24 and _chi_squared(counts) < 49.7  # 23 degrees, p = 0.001
+    assert len(counts) == 24 and chi_squared(counts) < 49.7  # 23 degrees, p = 0.001
     again = np.mean((labels[:-1] == labels[1:]).all(axis=1))
     assert again < 0.06  # by chance 1 / 24
 

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cl_bench import testing, units
-from cl_bench.methods import continual_backprop
-from cl_bench.networks import _activations, mlp
+from cl_bench import units
+from cl_bench.networks import mlp
 from tests import tiny
 from tests.reference import mlp as oracle
 
@@ -19,27 +18,6 @@ Y = tiny.batches(1).y[0]
 close = chex.assert_trees_all_close
 
 IN_ORACLE = ("relu", "leaky_relu", "tanh", "sigmoid", "elu", "swish", "linear")
-OPTIONS = {
-    "crelu": {"activation": "crelu"},
-    "fourier": {"activation": "fourier", "init": "pytorch"},
-    "prelu": {"activation": "prelu"},
-    "adalin_relu": {"activation": "adalin_relu"},
-    "adalin_tanh": {"activation": "adalin_tanh"},
-    "batch": {"norm": "batch"},
-    "layer": {"norm": "layer"},
-    "online": {"norm": "online"},
-    "dropout": {"dropout": 0.5},
-    "ema": {"input_norm": "ema"},
-    "spare": {"norm": "online", "spare_units": 2},
-}
-COMBINED = {
-    "prelu": {"activation": "prelu", "norm": "batch"},
-    "adalin": {"activation": "adalin_tanh", "norm": "layer", "spare_units": 2},
-    "crelu": {"activation": "crelu", "norm": "layer", "spare_units": 1},
-    "fourier": {
-        "activation": "fourier", "norm": "online", "dropout": 0.2, "input_norm": "ema",
-    },
-}  # fmt: skip
 
 
 def plain(net, state, key=None, train=True, **options):
@@ -166,77 +144,6 @@ def test_depth_0_is_linear():
     assert jnp.abs(state.params["head"]["kernel"]).max() <= bound
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"activation": "relu6"}, "activation 'relu6' is none of"),
-        ({"init": "he"}, "init 'he' is none of"),
-        ({"widths": (0,)}, "too small"),
-        ({"spare_units": -1}, "too small"),
-        ({"norm": "group"}, "norm 'group' is none of"),
-        ({"norm_decays": (0.9, 1.0)}, "below 1"),
-        ({"dropout": 1.0}, "dropout 1.0: must"),
-        ({"input_norm": "zscore"}, "input_norm 'zscore' is none of"),
-        ({"input_decay": 1.0}, "input_decay 1.0: must"),
-    ],
-)
-def test_options_that_do_not_exist(options, message):
-    with pytest.raises(ValueError, match=message):
-        mlp.make(tiny.SPEC, **options)
-
-
-def sided(z, left, right):
-    return np.where(z > 0, right, left)
-
-
-@pytest.mark.parametrize(
-    ("name", "leaf", "value", "by_z", "by_leaf"),
-    [
-        ("prelu", "prelu", lambda z, a: sided(z, a * z, z),
-         lambda z, a: sided(z, a, 1.0), lambda z, a: sided(z, z, 0.0)),
-        ("adalin_relu", "adalin", lambda z, a: sided(z, a * z, z),
-         lambda z, a: sided(z, a, 1.0), lambda z, a: sided(z, z, 0.0)),
-        ("adalin_tanh", "adalin",
-         lambda z, a: np.tanh(z) + a * z * np.cos(np.pi / 2 / np.cosh(z) ** 2),
-         lambda z, a: np.cosh(z) ** -2.0 + a * np.cos(np.pi / 2 / np.cosh(z) ** 2),
-         lambda z, a: z * np.cos(np.pi / 2 / np.cosh(z) ** 2)),
-    ],
-)  # fmt: skip
-def test_activations_with_a_parameter_a_unit(name, leaf, value, by_z, by_leaf):
-    z = np.linspace(-3.0, 3.0, 15).reshape(5, 3)
-    a = np.array([-0.5, 0.1, 2.0])
-    up = np.random.default_rng(0).normal(size=z.shape)
-    apply = lambda a, z: _activations.activate(name, {leaf: a}, z)
-    found, pull_back = jax.vjp(apply, jnp.float32(a), jnp.float32(z))
-    expected = value(z, a), ((up * by_leaf(z, a)).sum(0), up * by_z(z, a))
-    expected = jax.tree.map(np.float32, expected)
-    close((found, pull_back(jnp.float32(up))), expected, rtol=1e-4, atol=1e-5)
-    start = {"prelu": 0.25, "adalin": 0.0}[leaf]
-    close(_activations.init_leaves(name, 3), {leaf: jnp.full(3, start)})
-
-
-@pytest.mark.parametrize(
-    ("name", "pair", "slopes"),
-    [
-        ("crelu", lambda z: (np.maximum(z, 0), np.maximum(-z, 0)),
-         lambda z: (z > 0, -1.0 * (z < 0))),
-        ("fourier", lambda z: (np.sin(z), np.cos(z)),
-         lambda z: (np.cos(z), -np.sin(z))),
-    ],
-)  # fmt: skip
-def test_activations_with_two_features_a_unit(name, pair, slopes):
-    z = np.linspace(-3.0, 3.0, 15).reshape(5, 3)
-    up = np.random.default_rng(0).normal(size=(5, 2, 3))
-    apply = lambda z: _activations.activate(name, {}, z)
-    found, pull_back = jax.vjp(apply, jnp.float32(z))
-    expected = np.float32(np.stack(pair(z), axis=1))
-    close(found, expected, rtol=1e-5, atol=1e-6)
-    by_z = sum(up[:, i] * slope for i, slope in enumerate(slopes(z)))
-    close(pull_back(jnp.float32(up))[0], np.float32(by_z), rtol=1e-4, atol=1e-5)
-    flat = _activations.flatten_features(found)
-    close(flat, np.concatenate([expected[:, 0], expected[:, 1]], axis=1))
-
-
 @pytest.mark.parametrize("activation", ["crelu", "fourier"])
 def test_two_features_are_two_rows_of_the_reader(activation):
     net = mlp.make(tiny.SPEC, widths=(8, 6), activation=activation)
@@ -263,21 +170,6 @@ def test_two_features_are_two_rows_of_the_reader(activation):
         close(kernel, by_weight[tap]["kernel"], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("init", ["kaiming", "xavier"])
-@pytest.mark.parametrize("activation", ["crelu", "fourier"])
-def test_pre_activations_keep_their_variance(activation, init):
-    """Two features a unit: their squares add up to z^2, or to 1, over twice the inputs."""
-    net = mlp.make(tiny.SPEC, widths=(300, 300), activation=activation, init=init)
-    state = net.init(tiny.KEY)
-    x = jax.random.normal(tiny.KEY, (50, 12))
-    z1 = x @ state.params["h1"]["kernel"]
-    h = _activations.flatten_features(_activations.activate(activation, {}, z1))
-    ratio = jnp.var(h @ state.params["h2"]["kernel"])
-    target = jnp.var(z1) if activation == "crelu" else 1.0
-    factor = 1.0 if init == "kaiming" else 2.0 * 600 / 900
-    assert abs(ratio / (factor * target) - 1.0) < 0.15
-
-
 def test_dropout_keeps_the_expectation_and_is_off_in_evaluation():
     options = {"widths": (500, 400), "activation": "linear"}
     net = mlp.make(tiny.SPEC, dropout=0.3, **options)
@@ -291,41 +183,3 @@ def test_dropout_keeps_the_expectation_and_is_off_in_evaluation():
     _, again, _ = forward(net, state, jax.random.key(8))
     assert (kept != (again["h1"] != 0)).any() and (kept[0] != kept[1]).any()
     close(forward(net, state, train=False)[1], whole, rtol=0)
-
-
-@pytest.mark.parametrize("name", COMBINED)
-def test_options_keep_the_contract(name):
-    testing.check_network(mlp, widths=(5, 4), **COMBINED[name])
-
-
-def test_a_method_keeps_its_contract_on_all_options_at_once():
-    net = mlp.make(testing.tiny_stream().spec, widths=(5,), **COMBINED["fourier"])
-    hyper = continual_backprop.Hyper(replacement_rate=0.1, maturity_threshold=5)
-    testing.check_method(continual_backprop, net=net, hyper=hyper)
-
-
-@pytest.mark.parametrize("name", OPTIONS)
-def test_a_replaced_unit_starts_anew(name):
-    """Continual backprop: what belongs to the unit is neutral, statistics included."""
-    net = mlp.make(tiny.SPEC, widths=(8,), **OPTIONS[name])
-    hyper = continual_backprop.Hyper(
-        step_size=0.05, replacement_rate=0.02, maturity_threshold=2
-    )
-    method = continual_backprop.make(net, tiny.SPEC, hyper)
-    _, learners, signals = tiny.run(method, tiny.batches(25))
-    assert np.isfinite(signals.loss).all()
-    state, unit = learners.net, net.units[0]
-    rows = state.params["head"]["kernel"].reshape(25, unit.repeat, unit.size, -1)
-    in_use = state.alive["h1"] if state.alive else np.ones((25, unit.size), bool)
-    gone = (rows == 0).all((1, 3)) & in_use
-    assert gone.sum() >= 2
-    own = {key: v for key, v in state.params["h1"].items() if key != "kernel"}
-    kept = {
-        **state.stats.get("h1", {}),
-        **state.stats.get("backward", {}).get("h1", {}),
-    }
-    for leaf, value in (own | kept).items():
-        neutral = {**units.NEUTRAL_LEAVES, **units.NEUTRAL_STATISTICS}.get(leaf, 0.0)
-        assert (value[gone] == neutral).all(), leaf
-        if (name, leaf) != ("batch", "bias"):  # a bias under batch norm does nothing
-            assert (value[~gone & in_use] != neutral).any(), leaf

@@ -13,45 +13,24 @@ from hypothesis import strategies as st
 
 from cl_bench.datasets import _tfds
 from cl_bench.registry import UnknownNameError
-from cl_bench.streams import _images, _splits, permuted, stationary
-
-TINY = {"size": 4, "classes": 3, "train": 24, "test": 7}
-BOTH = pytest.mark.parametrize("module", [permuted, stationary])
-
-
-def _make(module, **options):
-    return module.make(
-        **{"dataset": "synthetic", "dataset_options": TINY, "num_tasks": 3} | options
-    )
-
-
-def _task(stream, seed=0, task=0):
-    data = jax.tree.map(jnp.asarray, stream.load())
-    return data, jax.jit(stream.start)(data, jax.random.key(seed), jnp.int32(task))
-
-
-def _walk(stream, data, state, steps):
-    return jax.jit(jax.vmap(lambda i: stream.batch(data, state, i)))(jnp.arange(steps))
-
-
-def _same_pixels(x):
-    """Each row's pixels in increasing order: what a permutation cannot change."""
-    return np.sort(np.asarray(x).reshape(-1, x.shape[-1]), axis=1)
+from cl_bench.streams import _images, permuted, stationary
+from tests.permuted_setting import BOTH, TINY, make, same_pixels
+from tests.stream_setting import batches_of, task_of
 
 
 @BOTH
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_a_task_shows_every_example_once_with_its_label(module, batch_size):
-    stream = _make(module, batch_size=batch_size)
-    data, state = _task(stream)
+    stream = make(module, batch_size=batch_size)
+    data, state = task_of(stream)
     steps = stream.spec.steps_per_task
     assert steps == 24 // batch_size == stream.spec.steps_per_segment
-    batches = _walk(stream, data, state, steps)
+    batches = batches_of(stream, data, state, steps)
     chex.assert_shape(batches.x, (steps, batch_size, 16))
     chex.assert_type([batches.x, batches.weight], jnp.float32)
-    seen = _same_pixels(batches.x * 255)
+    seen = same_pixels(batches.x * 255)
     order = np.asarray(state.order)
-    expected = _same_pixels(data.train_x)[order]
+    expected = same_pixels(data.train_x)[order]
     chex.assert_trees_all_close(seen, expected.astype(np.float32), atol=1e-3)
     chex.assert_trees_all_equal(batches.y.ravel(), data.train_y[order])
     assert sorted(order) == list(range(24))
@@ -60,8 +39,8 @@ def test_a_task_shows_every_example_once_with_its_label(module, batch_size):
 
 
 def test_pixels_are_those_of_the_task_permutation():
-    stream = _make(permuted, batch_size=4)
-    data, state = _task(stream, task=2)
+    stream = make(permuted, batch_size=4)
+    data, state = task_of(stream, task=2)
     assert sorted(np.asarray(state.pixels)) == list(range(16))
     batch = stream.batch(data, state, jnp.int32(1))
     rows = np.asarray(state.order)[4:8]
@@ -71,17 +50,17 @@ def test_pixels_are_those_of_the_task_permutation():
 
 
 def test_stationary_pixels_never_move():
-    stream = _make(stationary, batch_size=24)
+    stream = make(stationary, batch_size=24)
     for task in range(3):
-        data, state = _task(stream, task=task)
+        data, state = task_of(stream, task=task)
         x = np.asarray(stream.batch(data, state, jnp.int32(0)).x)
         expected = np.asarray(data.train_x)[np.asarray(state.order)] / 255
         chex.assert_trees_all_close(x, expected.astype(np.float32), atol=1e-6)
 
 
 def test_stationary_can_keep_the_image_shape():
-    stream = _make(stationary, batch_size=2, flatten=False)
-    data, state = _task(stream)
+    stream = make(stationary, batch_size=2, flatten=False)
+    data, state = task_of(stream)
     assert stream.spec.input_shape == (4, 4, 1)
     chex.assert_shape(stream.batch(data, state, jnp.int32(0)).x, (2, 4, 4, 1))
     held_out = stream.held_out(data, state, "test", jnp.int32(0), jnp.int32(0))
@@ -90,20 +69,20 @@ def test_stationary_can_keep_the_image_shape():
 
 @BOTH
 def test_a_task_longer_than_a_pass_repeats_its_order(module):
-    stream = _make(module, batch_size=5, steps_per_task=12)
-    data, state = _task(stream)
-    y = np.asarray(_walk(stream, data, state, 12).y).ravel()
+    stream = make(module, batch_size=5, steps_per_task=12)
+    data, state = task_of(stream)
+    y = np.asarray(batches_of(stream, data, state, 12).y).ravel()
     walked = np.asarray(data.train_y)[np.asarray(state.order)]
     chex.assert_trees_all_equal(y, np.tile(walked, 3)[:60])
 
 
 @BOTH
 def test_the_seed_and_the_task_decide_everything(module):
-    stream = _make(module)
-    _, state = _task(stream, seed=1, task=1)
-    chex.assert_trees_all_equal(state, _task(stream, seed=1, task=1)[1])
+    stream = make(module)
+    _, state = task_of(stream, seed=1, task=1)
+    chex.assert_trees_all_equal(state, task_of(stream, seed=1, task=1)[1])
     for seed, task in ((1, 2), (2, 1)):
-        other = _task(stream, seed=seed, task=task)[1]
+        other = task_of(stream, seed=seed, task=task)[1]
         assert not np.array_equal(state.order, other.order)
         if module is permuted:
             assert not np.array_equal(state.pixels, other.pixels)
@@ -111,7 +90,7 @@ def test_the_seed_and_the_task_decide_everything(module):
 
 def test_permutations_are_uniform():
     """Over 2,000 tasks each pixel lands in each place about equally often."""
-    stream = _make(permuted, dataset_options=TINY | {"size": 2}, num_tasks=2000)
+    stream = make(permuted, dataset_options=TINY | {"size": 2}, num_tasks=2000)
     data = stream.load()
     start = jax.vmap(lambda t: stream.start(data, jax.random.key(3), t).pixels)
     pixels = np.asarray(jax.jit(start)(jnp.arange(2000)))
@@ -153,91 +132,9 @@ def test_a_gather_is_numpy_indexing(rows, seed):
     chex.assert_trees_all_equal(np.asarray(plain), x[rows])
 
 
-@BOTH
-def test_held_out_is_the_whole_test_set_then_nothing(module):
-    stream = _make(module, held_out_batch=4)
-    data, state = _task(stream, task=1)
-    first, second, third = (
-        stream.held_out(data, state, "test", jnp.int32(2), jnp.int32(i))
-        for i in range(3)
-    )
-    x = np.concatenate([first.x, second.x[:3]])
-    expected = np.asarray(data.test_x) / 255
-    if module is permuted:
-        expected = expected[:, np.asarray(state.pixels)]
-    chex.assert_trees_all_close(x, expected.astype(np.float32), atol=1e-6)
-    chex.assert_trees_all_equal(
-        np.concatenate([first.y, second.y[:3]]), np.asarray(data.test_y)
-    )
-    assert first.weight.sum() == 4 and second.weight.tolist() == [1, 1, 1, 0]
-    assert third.weight.sum() == 0 and bool(jnp.all(jnp.isfinite(third.x)))
-
-
-@BOTH
-def test_kept_back_examples_are_never_trained_on(module):
-    stream = _make(module, fit_examples=5, tune_examples=3, held_out_batch=8)
-    data, state = _task(stream)
-    assert stream.spec.examples_per_task == 16 == stream.spec.steps_per_task
-    parts = {"train": _walk(stream, data, state, 16).x.reshape(16, 16)}
-    for split, count in (("fit", 5), ("tune", 3)):
-        batch = stream.held_out(data, state, split, jnp.int32(0), jnp.int32(0))
-        assert batch.weight.sum() == count
-        parts[split] = batch.x[:count]
-    rows = [set(map(bytes, _same_pixels(x))) for x in parts.values()]
-    assert [len(r) for r in rows] == [16, 5, 3]
-    assert len(set.union(*rows)) == 24
-    again = _make(module, fit_examples=5, tune_examples=3)
-    chex.assert_trees_all_equal(stream.load(), again.load())
-
-
-def test_kept_back_examples_are_drawn_at_random_with_their_labels():
-    whole = _make(permuted).load()
-    label = {bytes(x): y for x, y in zip(whole.train_x, whole.train_y, strict=True)}
-    kept = _make(permuted, fit_examples=8).load()
-    assert kept.train_y.tolist() == [label[bytes(x)] for x in kept.train_x]
-    last = set(map(bytes, np.asarray(whole.train_x[-8:])))
-    assert set(map(bytes, np.asarray(kept.train_x[-8:]))) != last
-
-
-@BOTH
-@pytest.mark.parametrize("split", ["fit", "tune"])
-def test_a_split_that_is_empty_is_an_error_while_tracing(module, split):
-    stream = _make(module)
-    data, state = _task(stream)
-    with pytest.raises(ValueError, match=f"{split}_examples=N"):
-        jax.eval_shape(
-            lambda d, s: stream.held_out(d, s, split, jnp.int32(0), jnp.int32(0)),
-            data,
-            state,
-        )
-
-
-def test_a_set_without_a_test_part_says_so():
-    stream = permuted.make(dataset_options={"test_fraction": 0.0})
-    assert stream.spec.examples_per_task == 1797
-    with pytest.raises(ValueError, match="has a test part"):
-        _splits.held_out_rows(
-            _images.open_images("digits", dataset_options={"test_fraction": 0.0}),
-            "test",
-            jnp.int32(0),
-            4,
-        )
-
-
-@pytest.mark.parametrize("total", [*range(1, 41), 980, 30_030, 2**20 - 1])
-def test_a_spread_order_has_every_number_once_and_is_even(total):
-    places = jnp.arange(total + 2)
-    found = np.asarray(_splits.spread(places, total))
-    assert np.array_equal(np.sort(found), places)
-    assert found[total:].tolist() == [total, total + 1]
-    for part in (50, 200):
-        share = np.mean(found[:part] < total // 2)
-        assert part > total // 2 or abs(share - 0.5) < 0.05
-
-
 def test_the_first_examples_only():
-    stream = _make(permuted, examples=10)
-    whole, few = _make(permuted).load(), stream.load()
+    stream = make(permuted, examples=10)
+    whole, few = make(permuted).load(), stream.load()
     chex.assert_trees_all_equal(few.train_x, whole.train_x[:10])
     assert stream.spec.examples_per_task == 10
 
@@ -258,15 +155,15 @@ def _make_images(scale):
 
 
 def test_standardised_pixels_have_mean_zero_and_deviation_one():
-    stream = _make(permuted, batch_size=24, scale="standardise")
-    x = stream.batch(*_task(stream), jnp.int32(0)).x
+    stream = make(permuted, batch_size=24, scale="standardise")
+    x = stream.batch(*task_of(stream), jnp.int32(0)).x
     np.testing.assert_allclose([x.mean(), x.std()], [0, 1], atol=1e-4)
 
 
 @BOTH
 def test_lanes_agree_with_one_lane(module):
     """Per-lane permutations over shared data, as the executor batches them."""
-    stream = _make(module, batch_size=3)
+    stream = make(module, batch_size=3)
     data = jax.tree.map(jnp.asarray, stream.load())
     keys = jax.random.split(jax.random.key(0), 4)
 
@@ -282,8 +179,8 @@ def test_lanes_agree_with_one_lane(module):
 @BOTH
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_a_batch_lowers_for_accelerators_without_a_loop(module, platform):
-    stream = _make(module, batch_size=4)
-    data, state = _task(stream)
+    stream = make(module, batch_size=4)
+    data, state = task_of(stream)
     lowered = jax.export.export(jax.jit(stream.batch), platforms=[platform])(
         data, state, jnp.int32(0)
     )
@@ -291,10 +188,10 @@ def test_a_batch_lowers_for_accelerators_without_a_loop(module, platform):
 
 
 def test_the_spec_says_what_the_stream_is():
-    spec = _make(permuted, offers=("boundaries",), steps_per_segment=8).spec
+    spec = make(permuted, offers=("boundaries",), steps_per_segment=8).spec
     assert hash(spec) == hash(spec._replace())
     assert spec.scenario == "domain" and spec.steps_per_segment == 8
-    assert _make(permuted).spec.scenario == "online"
+    assert make(permuted).spec.scenario == "online"
     assert permuted.make().spec.input_shape == (64,)  # the embedded digits
 
 
@@ -323,7 +220,7 @@ def test_the_spec_says_what_the_stream_is():
 )
 def test_bad_options_name_the_nearest_that_works(module, options, error, message):
     with pytest.raises(error, match=message):
-        _make(module, **options)
+        make(module, **options)
 
 
 REAL = os.environ.get("TFDS_DATA_DIR")
@@ -335,7 +232,7 @@ def test_real_mnist():
     stream = permuted.make(dataset="mnist", num_tasks=800, data_dir=REAL)
     assert stream.spec.input_shape == (784,)
     assert stream.spec.steps_per_task == 60_000
-    data, state = _task(stream, task=799)
+    data, state = task_of(stream, task=799)
     batch = jax.jit(stream.batch)(data, state, jnp.int32(59_999))
     row = int(state.order[-1])
     expected = np.asarray(data.train_x[row])[np.asarray(state.pixels)] / 255

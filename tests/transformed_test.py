@@ -15,17 +15,13 @@ from scipy import ndimage
 from cl_bench.datasets import _source, _tfds
 from cl_bench.streams import _views, mixed, transformed
 from tests.fixtures import coloured
+from tests.stream_setting import task_of
 
 close = chex.assert_trees_all_close
 
 
 def make(**options: Any):
     return transformed.make(**{"num_tasks": 3, "batch_size": 10, **options})
-
-
-def task_of(stream, task=0, seed=0):
-    data = jax.tree.map(jnp.asarray, stream.load())
-    return data, jax.jit(stream.start)(data, jax.random.key(seed), jnp.int32(task))
 
 
 def walk(stream, task=0, seed=0, steps=None):

@@ -59,6 +59,7 @@ DENSE, LABELS = "network mlp", "is a regression"
 REFUSED = {
     ("class_pairs", "gpm"): DENSE,
     ("class_pairs", "inflora"): DENSE,
+    ("class_pairs", "ncl"): DENSE,
     ("class_pairs", "progressive"): DENSE,
     ("class_pairs", "hat"): HEAD,
     ("class_pairs", "packnet"): HEAD,
@@ -69,6 +70,7 @@ REFUSED = {
     ("bit_flipping", "dgr"): LABELS,
     ("bit_flipping", "ewc"): LABELS,
     ("bit_flipping", "lwf"): LABELS,
+    ("bit_flipping", "ncl"): LABELS,
     ("bit_flipping", "ogd"): LABELS,
 }
 OFFERS = {"bit_flipping": (), "split_classes, task": ("boundaries", "task_id")}

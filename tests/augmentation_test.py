@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cl_bench.streams import _augment
-from tests.class_streams_setting import _grow, held_out, walk
+from tests.class_streams_setting import grow, held_out, walk
 from tests.stream_setting import task_of
 
 IMAGE = jnp.arange(1.0, 17.0).reshape(4, 4, 1)
@@ -76,7 +76,7 @@ def test_each_example_and_step_has_its_own_draw():
         ).max(),
         np.float32(16),
     )
-    stream = _grow()
+    stream = grow()
     data, state = task_of(stream)
     same = state._replace(table=jnp.zeros_like(state.table))
     one, two = (stream.batch(data, same, jnp.int32(i)).x for i in (0, 1))
@@ -93,8 +93,8 @@ def test_half_of_the_images_are_flipped():
 
 
 def test_only_the_test_set_is_augmented_and_only_on_request():
-    plain, quirk = _grow(held_out_batch=6), _grow(held_out_batch=6, augment_test=True)
-    bare = _grow(held_out_batch=6, augment=False)
+    plain, quirk = grow(held_out_batch=6), grow(held_out_batch=6, augment_test=True)
+    bare = grow(held_out_batch=6, augment=False)
     chex.assert_trees_all_equal(held_out(plain, "test"), held_out(bare, "test"))
     assert not np.array_equal(held_out(quirk, "test").x, held_out(bare, "test").x)
     chex.assert_trees_all_equal(held_out(quirk, "fit"), held_out(bare, "fit"))

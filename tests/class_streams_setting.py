@@ -17,7 +17,7 @@ GROW: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _grow(**options: Any):
+def grow(**options: Any):
     base: dict[str, Any] = {"dataset": "synthetic", "dataset_options": TINY}
     return class_incremental.make(**base | GROW | options)
 

@@ -13,7 +13,7 @@ from cl_bench.datasets import synthetic
 from cl_bench.registry import UnknownNameError
 from cl_bench.schedule import epoch_steps
 from cl_bench.streams import class_incremental, five_plus_one
-from tests.class_streams_setting import TINY, _grow, held_out, walk
+from tests.class_streams_setting import TINY, grow, held_out, walk
 from tests.stream_setting import task_of
 
 FIVE: dict[str, Any] = {
@@ -41,7 +41,7 @@ def _bytes(x):
 # ---- the shared table of epochs
 
 
-@pytest.mark.parametrize("make", [_five, _grow])
+@pytest.mark.parametrize("make", [_five, grow])
 def test_held_out_batches_draw_no_epochs(make):
     """`held_out` starts a task for each minibatch: its table must not be sorted."""
     stream = make()
@@ -115,7 +115,7 @@ def test_five_plus_one_defaults_are_the_paper_s():
 
 
 def test_classes_arrive_and_stay():
-    stream = _grow(**PLAIN)
+    stream = grow(**PLAIN)
     assert stream.spec.steps_per_task == (6, 15, 24, 33)  # 3 x (14, 28, 42, 56 // 5)
     _, state = task_of(stream)
     order = np.asarray(state.class_order)
@@ -129,11 +129,11 @@ def test_classes_arrive_and_stay():
         assert (batches.classes == in_play).all()
     assert set(task_of(stream, seed=1)[1].class_order.tolist()) == set(range(8))
     assert task_of(stream, seed=1)[1].class_order.tolist() != order.tolist()
-    assert walk(_grow(**PLAIN, active="all")).classes.all()
+    assert walk(grow(**PLAIN, active="all")).classes.all()
 
 
 def test_the_kept_back_images_are_the_first_of_their_class():
-    stream = _grow(**PLAIN, num_tasks=4, held_out_batch=24, batch_size=7)
+    stream = grow(**PLAIN, num_tasks=4, held_out_batch=24, batch_size=7)
     source = synthetic.load(**TINY)
     first = {
         image.tobytes()
@@ -147,7 +147,7 @@ def test_the_kept_back_images_are_the_first_of_their_class():
 
 
 def test_held_out_covers_the_classes_seen_and_masks_those_at_now():
-    stream = _grow(**PLAIN, held_out_batch=10)
+    stream = grow(**PLAIN, held_out_batch=10)
     batch = held_out(stream, "test", task=1, now=2)  # 4 classes of 3 examples
     order = np.asarray(task_of(stream)[1].class_order)
     assert set(batch.y.tolist()) <= set(order[:4].tolist())
@@ -157,13 +157,13 @@ def test_held_out_covers_the_classes_seen_and_masks_those_at_now():
 
 
 def test_best_validation_and_step_schedule_are_in_the_spec():
-    spec = _grow(held_out_batch=10).spec
+    spec = grow(held_out_batch=10).spec
     assert spec.restore_best == 3  # 8 classes of 3 in minibatches of 10
     assert spec.step_schedule == ((0.3, 0.2), (0.6, 0.04), (0.8, 0.008))
     assert spec.scenario == "class" and spec.steps_per_segment == 2
-    assert _grow(offers=()).spec.scenario == "online"
-    assert _grow(best_validation=False).spec.restore_best == 0
-    assert hash(_grow(step_schedule=[[0.5, 0.1]]).spec)
+    assert grow(offers=()).spec.scenario == "online"
+    assert grow(best_validation=False).spec.restore_best == 0
+    assert hash(grow(step_schedule=[[0.5, 0.1]]).spec)
 
 
 def test_class_incremental_defaults_are_the_paper_s():
@@ -179,13 +179,13 @@ def test_class_incremental_defaults_are_the_paper_s():
 
 def test_channels_are_standardised_over_the_training_part():
     options = TINY | {"channels": 3}
-    stream = _grow(dataset_options=options, augment=False, num_tasks=4, batch_size=7)
+    stream = grow(dataset_options=options, augment=False, num_tasks=4, batch_size=7)
     x = walk(stream, task=3, steps=8).x.reshape(-1, 3)  # one epoch, all 56 images
     np.testing.assert_allclose(x.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(x.std(axis=0), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [_five, _grow])
+@pytest.mark.parametrize("make", [_five, grow])
 def test_the_same_key_gives_the_same_task(make):
     stream = make()
     first = walk(stream, task=1, seed=3)
@@ -209,23 +209,23 @@ def test_the_same_key_gives_the_same_task(make):
         (_five, {"offers": "validation"}, ValueError, "fit_per_class=N"),
         (_five, {"offers": ("task",)}, UnknownNameError, "mean 'task_id'"),
         (_five, {"held_out_batch": 0}, ValueError, "held_out_batch=0"),
-        (_grow, {"held_out_batch": 0}, ValueError, "held_out_batch=0"),
-        (_grow, {"held_out_batch": -5}, ValueError, "held_out_batch=-5"),
-        (_grow, {"num_tasks": 5}, ValueError, "num_tasks=4"),
-        (_grow, {"classes_per_task": 9}, ValueError, "classes_per_task=8 works"),
-        (_grow, {"classes_per_task": 0}, ValueError, "at least 1"),
-        (_grow, {"batch_size": 15}, ValueError, "1 to 14 work"),
-        (_grow, {"fit_per_class": 10}, ValueError, "10 training images"),
-        (_grow, {"fit_per_class": 0}, ValueError, "best_validation=False"),
-        (_grow, {"epochs": 0}, ValueError, "epochs=0"),
-        (_grow, {"crop_padding": 4}, ValueError, "crop_padding=3 or augment=False"),
-        (_grow, {"active": "old"}, UnknownNameError, "Known: all, seen"),
-        (_grow, {"step_schedule": ((30, 0.2),)}, ValueError, "fractions of a task"),
-        (_grow, {"step_schedule": ((0.5, -1.0),)}, ValueError, "factors.* 0 or more"),
-        (_grow, {"step_schedule": ((0.5, math.inf),)}, ValueError, "factors of"),
-        (_grow, {"max_degrees": -20.0}, ValueError, "max_degrees=-20.0.*0 or more"),
-        (_grow, {"max_degrees": math.nan}, ValueError, "max_degrees=nan"),
-        (_grow, {"dataset": "sythetic"}, FileNotFoundError, "mean 'synthetic'"),
+        (grow, {"held_out_batch": 0}, ValueError, "held_out_batch=0"),
+        (grow, {"held_out_batch": -5}, ValueError, "held_out_batch=-5"),
+        (grow, {"num_tasks": 5}, ValueError, "num_tasks=4"),
+        (grow, {"classes_per_task": 9}, ValueError, "classes_per_task=8 works"),
+        (grow, {"classes_per_task": 0}, ValueError, "at least 1"),
+        (grow, {"batch_size": 15}, ValueError, "1 to 14 work"),
+        (grow, {"fit_per_class": 10}, ValueError, "10 training images"),
+        (grow, {"fit_per_class": 0}, ValueError, "best_validation=False"),
+        (grow, {"epochs": 0}, ValueError, "epochs=0"),
+        (grow, {"crop_padding": 4}, ValueError, "crop_padding=3 or augment=False"),
+        (grow, {"active": "old"}, UnknownNameError, "Known: all, seen"),
+        (grow, {"step_schedule": ((30, 0.2),)}, ValueError, "fractions of a task"),
+        (grow, {"step_schedule": ((0.5, -1.0),)}, ValueError, "factors.* 0 or more"),
+        (grow, {"step_schedule": ((0.5, math.inf),)}, ValueError, "factors of"),
+        (grow, {"max_degrees": -20.0}, ValueError, "max_degrees=-20.0.*0 or more"),
+        (grow, {"max_degrees": math.nan}, ValueError, "max_degrees=nan"),
+        (grow, {"dataset": "sythetic"}, FileNotFoundError, "mean 'synthetic'"),
     ],
 )
 def test_bad_options_say_what_works(make, options, error, message):
@@ -233,7 +233,7 @@ def test_bad_options_say_what_works(make, options, error, message):
         make(**options)
 
 
-@pytest.mark.parametrize("make", [_five, _grow])
+@pytest.mark.parametrize("make", [_five, grow])
 def test_an_empty_split_is_an_error_while_tracing(make):
     with pytest.raises(ValueError, match="tune_per_class=N"):
         held_out(make(), "tune")

@@ -182,7 +182,11 @@ def test_settings_that_cannot_be(settings, message):
     ("spec", "net", "message"),
     [
         (SPEC._replace(loss=squared_error), NET, "the stream is a regression"),
-        (SPEC, mlp.make(SPEC, widths=(5,), norm="layer"), "take mlp without"),
+        (
+            SPEC,
+            mlp.make(SPEC, widths=(5,), norm="layer"),
+            "take the network mlp without",
+        ),
         (SPEC, mlp.make(SPEC, widths=(5,), activation="crelu"), "doubled features"),
         (SPEC, mlp.make(SPEC, widths=(5,), activation="prelu"), "or the method ewc"),
     ],

@@ -38,7 +38,7 @@ def require_dense(net: Network, spec: StreamSpec, who: str) -> None:
     """Raise ValueError for a network that is not dense layers and nothing else."""
     if not _example_gradients.is_dense(net, spec):
         raise ValueError(
-            f"{who} needs a network of dense layers and nothing else: take mlp without "
+            f"{who} works on dense layers and nothing else: take the network mlp without "
             "normalisation, learned activations or doubled features, or the method ewc"
         )
 

@@ -35,7 +35,9 @@ secondary sources:
     one network*      99.57
     offline           99.66   98.42   97.94
 
-Not measured yet: only `smoke` has been run.
+Measured, jax 0.10.2, `domain`, seeds 0 and 1: ncl 82.1 and 85.9, its projection alone 62.3
+and 66.9 (both learn each task, 99.4). No published number of it was found for this
+protocol. The other arms are not measured yet.
 """
 
 from typing import Any

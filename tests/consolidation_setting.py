@@ -137,5 +137,16 @@ def example_batch(net_spec, size=tiny.BATCH, seed=3):
     return Batch(x, y, np.ones((3, size), np.float32), classes, 0 * y)
 
 
+def labels_drawn(net, state, batches):
+    """What the estimator 'sampled' draws of those minibatches, [3, size]."""
+    draws = []
+    for i in range(3):
+        logits = net.apply(state, batches.x[i], train=False, key=None)[0]
+        masked = jnp.where(batches.classes[i], logits, -1e9)
+        key = jax.random.fold_in(tiny.KEY, i)
+        draws.append(np.asarray(jax.random.categorical(key, masked)))
+    return draws
+
+
 def train_of(batches):
     return lambda i: jax.tree.map(lambda leaf: jnp.asarray(leaf)[i], batches)

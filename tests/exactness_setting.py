@@ -25,14 +25,14 @@ OPTIMIZERS = {
 close = partial(chex.assert_trees_all_close, rtol=1e-5, atol=2e-6)
 
 
-def compare(method, start, step, steps=STEPS, close=close):
+def compare(method, start, step, steps=STEPS, close=close, norm="none"):
     """`step(i, params, grads, own) -> params, own`, from `start(params)`."""
     data = tiny.batches(steps)
     first, learners, _ = tiny.run(method, data)
     params = oracle_mlp.cast(first.net.params)
     own, rows = start(params), []
     for i in range(steps):
-        _, _, grads = oracle_mlp.loss_and_grads(params, data.x[i], data.y[i])
+        _, _, grads = oracle_mlp.loss_and_grads(params, data.x[i], data.y[i], norm=norm)
         params, own = step(i, params, grads, own)
         rows.append(params)
     expected = jax.tree.map(lambda *p: np.stack(p).astype(np.float32), *rows)

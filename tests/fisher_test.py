@@ -17,6 +17,7 @@ from tests.consolidation_setting import (
     close,
     data,
     example_batch,
+    labels_drawn,
     made,
     moved,
     train_of,
@@ -48,12 +49,7 @@ def test_fisher_against_the_gradients_of_single_examples(estimator):
     state, found = fisher_of(NET, SPEC, estimator, batches)
     draws = None
     if estimator == "sampled":
-        draws = []
-        for i in range(3):
-            logits = NET.apply(state, batches.x[i], train=False, key=None)[0]
-            masked = jnp.where(batches.classes[i], logits, -1e9)
-            key = jax.random.fold_in(tiny.KEY, i)
-            draws.append(np.asarray(jax.random.categorical(key, masked)))
+        draws = labels_drawn(NET, state, batches)
     rows = [(batches.x[i], batches.y[i], batches.classes[i]) for i in range(3)]
     expected = oracle.fisher(state.params, rows, estimator, draws)
     close(found, jax.tree.map(np.float32, expected), atol=1e-8)

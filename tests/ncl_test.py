@@ -1,7 +1,5 @@
 """Natural continual learning: its oracle across tasks, its factors, and its limits."""
 
-from functools import cache
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -18,6 +16,7 @@ from tests.consolidation_setting import (
     SPEC,
     close,
     example_batch,
+    labels_drawn,
     made,
     moved,
     oracle_run,
@@ -74,32 +73,20 @@ def test_in_the_first_task_it_is_the_optimiser_with_weight_decay():
 # ---- factors
 
 
-@cache
-def factors_of(net, estimator):
-    estimate = _kronecker.fisher(net, SPEC, estimator, None)
-    batches = example_batch(SPEC)
-    state = tiny.quick_jit(net.init)(jax.random.key(5))
-    found = tiny.quick_jit(lambda: estimate(tiny.KEY, train_of(batches), state))()
-    return batches, state, found
-
-
 @pytest.mark.parametrize("estimator", ncl.ESTIMATORS)
 def test_factors_against_single_examples(estimator):
-    batches, state, found = factors_of(NET, estimator)
+    estimate = _kronecker.fisher(NET, SPEC, estimator, None)
+    batches = example_batch(SPEC)
+    state = tiny.quick_jit(NET.init)(jax.random.key(5))
+    found = tiny.quick_jit(lambda: estimate(tiny.KEY, train_of(batches), state))()
     rows = [(batches.x[i], batches.y[i], batches.classes[i]) for i in range(3)]
     draws = None
     if estimator == "sampled":
-        draws = [draw(state, batches, i) for i in range(3)]
+        draws = labels_drawn(NET, state, batches)
     expected = oracle.factored_fisher(state.params, rows, estimator, draws)
     for name, (a, g) in expected.items():
         np.testing.assert_allclose(found.inputs[name], a, rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(found.outputs[name], g, rtol=1e-5, atol=1e-7)
-
-
-def draw(state, batches, i):
-    logits = NET.apply(state, batches.x[i], train=False, key=None)[0]
-    masked = jnp.where(batches.classes[i], logits, -1e9)
-    return np.asarray(jax.random.categorical(jax.random.fold_in(tiny.KEY, i), masked))
 
 
 def test_a_sum_has_the_least_trace_of_its_kind():

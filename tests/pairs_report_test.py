@@ -10,9 +10,8 @@ import pytest
 from cl_bench import report
 from cl_bench.report import pairs
 from tests.forgetting_setting import STEP, make_study, panel_of
-from tests.report_page import Page, browser, opened, read_csv
+from tests.report_page import PACKAGES, Page, browser, opened, read_csv
 
-PACKAGES = ("altair", "matplotlib", "vl_convert")
 COLUMNS = {
     "similarity_linear_cka/0_1": 0.6,
     "similarity_linear_cka/0_2": 0.5,

@@ -8,24 +8,22 @@ import numpy as np
 
 from cl_bench.methods import backprop
 from cl_bench.types import Network
-from tests import tiny
-from tests.exactness_setting import HYPER, NET, OPTIMIZERS, STEPS, close
-from tests.reference import mlp as oracle_mlp
+from tests import exactness_setting, tiny
+from tests.exactness_setting import HYPER, NET, OPTIMIZERS, STEPS
 
 
 def compare(method, optimizer, start, step, norm="none"):
     """`step(params, grads, opt, own) -> params, opt, own`, from `start(params)`."""
-    data = tiny.batches(STEPS)
-    first, learners, _ = tiny.run(method, data)
-    params = oracle_mlp.cast(first.net.params)
-    opt, own, rows = OPTIMIZERS[optimizer][0](params), start(params), []
-    for i in range(STEPS):
-        _, _, grads = oracle_mlp.loss_and_grads(params, data.x[i], data.y[i], norm=norm)
-        params, opt, own = step(params, grads, opt, own)
-        rows.append(params)
-    expected = jax.tree.map(lambda *p: np.stack(p).astype(np.float32), *rows)
-    close(learners.net.params, expected)
-    return learners
+
+    def begin(params):
+        return OPTIMIZERS[optimizer][0](params), start(params)
+
+    def move(i, params, grads, both):
+        del i
+        params, *both = step(params, grads, *both)
+        return params, both
+
+    return exactness_setting.compare(method, begin, move, norm=norm)[0]
 
 
 def made(module: Any, optimizer: str, net: Network = NET, **settings: Any):

@@ -11,6 +11,7 @@ import pytest
 from cl_bench.registry import UnknownNameError
 from cl_bench.schedule import epoch_steps, schedule
 from cl_bench.streams import _chunks, warm_start
+from tests.stream_setting import task_of
 
 TINY = {"size": 4, "classes": 5, "train": 60, "test": 10}
 
@@ -24,13 +25,8 @@ def _make(**options: Any):
     return warm_start.make(**base | options)
 
 
-def _task(stream, task=0, seed=0):
-    data = jax.tree.map(jnp.asarray, stream.load())
-    return data, jax.jit(stream.start)(data, jax.random.key(seed), jnp.int32(task))
-
-
 def _walk(stream, task=0, seed=0):
-    data, state = _task(stream, task, seed)
+    data, state = task_of(stream, task, seed)
     read = jax.jit(jax.vmap(lambda i: stream.batch(data, state, i)))
     return read(jnp.arange(schedule(stream.spec).lengths[task]))
 
@@ -91,7 +87,7 @@ def test_augmentation_is_of_training_alone_and_anew_in_each_epoch():
     assert not np.allclose(np.sort(x[0]), np.sort(x[1]))
     tests = []
     for made in (_make(), stream):
-        data, state = _task(made)
+        data, state = task_of(made)
         tests.append(made.held_out(data, state, "test", jnp.int32(0), jnp.int32(0)))
     chex.assert_trees_all_equal(*tests)
 
@@ -133,19 +129,19 @@ def test_wrong_labels_are_exactly_so_many_and_stay(cumulative):
 def test_wrong_labels_are_uniform_over_the_other_classes():
     options = TINY | {"size": 1, "train": 4000}
     stream = _make(dataset_options=options, chunks=(1.0,), label_noise=0.5)
-    data, state = _task(stream)
+    data, state = task_of(stream)
     true = np.asarray(data.train_y)[np.asarray(state.order)]
     offset = (np.asarray(state.labels) - true) % 5
     counts = np.bincount(offset, minlength=5)
     assert counts[0] == 2000
     assert np.sum((counts[1:] - 500) ** 2 / 500) < 16.3  # 3 degrees, p = 0.001
-    other = _task(stream, seed=1)[1]
+    other = task_of(stream, seed=1)[1]
     assert not np.array_equal(other.labels, state.labels)
 
 
 def test_noise_is_the_run_s_and_not_the_task_s():
     stream = _make(label_noise=0.5)
-    first, second = (_task(stream, task)[1] for task in (0, 1))
+    first, second = (task_of(stream, task)[1] for task in (0, 1))
     chex.assert_trees_all_equal(first.labels, second.labels)
     chex.assert_trees_all_equal(first.order, second.order)
     assert not np.array_equal(first.table, second.table)
@@ -154,7 +150,7 @@ def test_noise_is_the_run_s_and_not_the_task_s():
 
 def test_held_out_labels_are_true_and_kept_back_images_unseen():
     stream = _make(label_noise=1.0, fit_examples=9, held_out_batch=10)
-    data, state = _task(stream, task=1)
+    data, state = task_of(stream, task=1)
     test = stream.held_out(data, state, "test", jnp.int32(1), jnp.int32(0))
     chex.assert_trees_all_equal(test.y, data.test_y)
     fit = stream.held_out(data, state, "fit", jnp.int32(1), jnp.int32(0))

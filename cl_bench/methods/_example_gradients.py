@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench import shapes
+from cl_bench import shapes, units
 from cl_bench.methods import _anchors
 from cl_bench.types import Batch, NetState, Network, PyTree, StreamSpec, TrainBatches
 
@@ -79,8 +79,14 @@ def tapped(net: Network, state: NetState, x: Array):
     return logits, acts, lambda direction: back(direction)[0]
 
 
+def inputs_of(net: Network, state: NetState, acts: PyTree) -> dict[str, Array]:
+    """Module -> what it reads [B, in], of a network of dense layers."""
+    kernels = {name: layer["kernel"] for name, layer in state.params.items()}
+    return units.layer_inputs(net.units, kernels, acts)
+
+
 def _dense(net, state: NetState, x, directions: Directions, count: int, power: int):
-    size, (writes, reads) = SIZES[power], wiring(net)
+    size, (writes, _) = SIZES[power], wiring(net)
     logits, acts, back = tapped(net, state, x)
 
     def add(total, direction, weight):
@@ -90,9 +96,9 @@ def _dense(net, state: NetState, x, directions: Directions, count: int, power: i
 
     zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(back, logits))
     deltas = over_directions(add, zeros, logits, directions, count)
-    total = {}
+    inputs, total = inputs_of(net, state, acts), {}
     for name, layer in state.params.items():
-        a, d = acts[reads.get(name, "x")].reshape(len(x), -1), deltas[writes[name]]
+        a, d = inputs[name], deltas[writes[name]]
         sums = {"kernel": size(a).T @ d, "bias": d.sum(axis=0)}
         total[name] = {leaf: sums[leaf] for leaf in layer}
     return _anchors.in_use(net, state, total)

@@ -60,7 +60,7 @@ def fisher(
     a is a layer's input with its 1, d = d log p(y | x) / dz; labels and passes are those
     of `_fisher.make`. (Martens and Grosse, ICML 2015, section 3.)
     """
-    writes, reads = _example_gradients.wiring(net)
+    writes, _ = _example_gradients.wiring(net)
 
     def of_batch(key: Key, state: NetState, batch: Batch) -> Factors:
         logits, acts, back = _example_gradients.tapped(net, state, batch.x)
@@ -77,9 +77,8 @@ def fisher(
             add, zeros, logits, of_labels, count
         )
         read = {}
-        for name, layer in state.params.items():
-            a = acts[reads.get(name, "x")].reshape(len(batch.x), -1)
-            if "bias" in layer:
+        for name, a in _example_gradients.inputs_of(net, state, acts).items():
+            if "bias" in state.params[name]:
                 a = jnp.concatenate([a, jnp.ones((len(a), 1))], axis=1)
             read[name] = (batch.weight[:, None] * a).T @ a
         return Factors(read, {name: at_taps[writes[name]] for name in state.params})

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from cl_bench import optimizers
-from cl_bench.methods import _anchors, _fisher, _kronecker
+from cl_bench.methods import _anchors, _example_gradients, _fisher, _kronecker
 from cl_bench.methods._compose import compose
 from cl_bench.types import (
     GradTransform,
@@ -50,7 +50,7 @@ class Posterior(NamedTuple):
     """What the tasks that have ended say of the parameters: a normal distribution."""
 
     precision: _kronecker.Factors  # Lambda, of one example
-    inverse: _kronecker.Factors
+    inverse: _kronecker.Factors | None  # None without preconditioning
     centre: PyTree  # mu
 
 
@@ -60,7 +60,7 @@ def check(hyper: Hyper) -> None:
         raise ValueError(
             f"estimator={hyper.estimator!r} is none of {', '.join(ESTIMATORS)}"
         )
-    _fisher.check(hyper.estimator, hyper.fisher_examples)
+    _example_gradients.check_examples(hyper.fisher_examples, "fisher_examples")
 
 
 def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
@@ -117,6 +117,8 @@ def of(learner: Learner) -> Posterior:
 def _posterior(
     precision: _kronecker.Factors, centre: PyTree, hyper: Hyper
 ) -> Posterior:
+    if not hyper.precondition:
+        return Posterior(precision, None, centre)
     damping = _kronecker.scaled_identity(centre, hyper.damping)
     inverse = _kronecker.inverse(_kronecker.add(precision, damping))
     return Posterior(precision, inverse, centre)
@@ -136,9 +138,10 @@ def _natural(net: Network, hyper: Hyper) -> GradTransform:
         pull = _kronecker.apply(own.precision, _anchors.in_use(net, state, moved))
         total = jax.tree.map(lambda g, p: g + hyper.strength * p, grads, pull)
         total = _anchors.in_use(net, state, total)
-        if hyper.precondition:
-            natural = _kronecker.apply(own.inverse, total)
-            total = jax.tree.map(lambda d: d / hyper.data_size, natural)
-        return _anchors.in_use(net, state, total), own
+        if not hyper.precondition:
+            return total, own
+        natural = _kronecker.apply(own.inverse, total)
+        scaled = jax.tree.map(lambda d: d / hyper.data_size, natural)
+        return _anchors.in_use(net, state, scaled), own
 
     return GradTransform(init, update)

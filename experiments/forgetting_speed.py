@@ -45,7 +45,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "lwf": {"name": "lwf"},
     "experience_replay": {"name": "experience_replay", "capacity": 1_000},
     "der_plus_plus": {"name": "der_plus_plus", "capacity": 1_000},
-    "agem": {"name": "agem", "capacity": 1_000},
+    "agem": {"name": "agem", "memory_per_task": 200},
     "gem": {"name": "gem", "memory_per_task": 200},
     "lora": {"name": "lora"},
 }
@@ -55,12 +55,7 @@ class Timed:
     """One arm, a task at a time."""
 
     def __init__(self, arm: str) -> None:
-        stream = components.resolve("stream", _stream())
-        network = {"name": "mlp", "widths": (400, 400), "init": "pytorch"}
-        net = components.resolve("network", network)
-        metrics = components.resolve_metrics(("accuracy_matrix",))
-        method = components.resolve("method", {**ADAM, **ARMS[arm]})
-        made = components.make(stream, net, metrics, ARMS[arm]["name"])
+        made, method = parts_of(arm, _DATASET.value, _STEPS.value)
         hyper = made.method.Hyper(**{k: v for k, v in method.items() if k != "name"})
         stacked = jax.tree.map(lambda v: np.full(1, v, np.float32), hyper)
         lanes = execute.Lanes(np.zeros(1, np.uint32), stacked)
@@ -79,14 +74,20 @@ class Timed:
         return time.perf_counter() - began
 
 
-def _stream() -> dict[str, Any]:
-    return {
-        "name": "split_classes",
-        "dataset": _DATASET.value,
-        "scenario": "task",
-        "batch_size": 128,
-        "steps_per_task": _STEPS.value,
-    }
+def parts_of(
+    arm: str, dataset: str, steps: int
+) -> tuple[components.Parts, dict[str, Any]]:
+    """What one of `ARMS` is made of, and its method's settings."""
+    stream = {"name": "split_classes", "dataset": dataset, "scenario": "task"}
+    stream |= {"batch_size": 128, "steps_per_task": steps}
+    network = {"name": "mlp", "widths": (400, 400), "init": "pytorch"}
+    made = components.make(
+        components.resolve("stream", stream),
+        components.resolve("network", network),
+        components.resolve_metrics(("accuracy_matrix",)),
+        ARMS[arm]["name"],
+    )
+    return made, components.resolve("method", {**ADAM, **ARMS[arm]})
 
 
 def table(argv: list[str]) -> None:

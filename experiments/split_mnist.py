@@ -174,10 +174,8 @@ def _rows(add, scenario: str, batch_size: int) -> None:
     online = {"mode": "online", "strength": 2 * values["online ewc"]}
     add("online ewc", {**ewc, **online})
     add("si", {"name": "si", "strength": values["si"], "xi": 0.1, **ADAM})
-    # Theirs is the mean over a task's outputs of the squared logits, ours the sum.
-    outputs = 10 if scenario == "class" else 2
-    mas = {"name": "mas", "estimator": "batched", "strength": values["mas"] / outputs}
-    add("mas", {**mas, **ADAM})
+    mas = {"name": "mas", "estimator": "batched", "outputs": "mean", **ADAM}
+    add("mas", {**mas, "strength": values["mas"]})
     add("lwf", _lwf(scenario))
     for capacity in (1100, 4400):
         # Half of every batch is new: twice as many steps a task, as in their code.

@@ -4,14 +4,16 @@ Nothing is trained, and the data sets are stand-ins.
 """
 
 import itertools
+import runpy
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from absl import flags
 
-from cl_bench import config, study, sweeps
+from cl_bench import components, config, study, sweeps
 from tests.stand_in_data import stand_in
 
 FOLDER = Path(__file__).parent.parent / "experiments"
@@ -66,3 +68,13 @@ def test_every_argument_gives_a_study_of_distinct_arms(spec):
     lanes = Counter((run.benchmark, run.arm) for run in runs)
     assert set(lanes.values()) == {len({run.seed for run in runs})}
     assert len(lanes) >= len(arms)  # none is another's, under a second name
+
+
+def test_every_arm_of_the_timed_methods_can_be_made():
+    before = set(flags.FLAGS)
+    script = runpy.run_path(str(FOLDER / "forgetting_speed.py"))
+    for flag in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, flag)
+    for arm in script["ARMS"]:
+        made, method = script["parts_of"](arm, "mnist", 2_000)
+        components.make_method(made, method)

@@ -1,5 +1,7 @@
 """The diagonal Fisher information, against gradients of single examples."""
 
+import math
+import re
 from functools import cache
 
 import jax
@@ -103,6 +105,27 @@ def network(module, shape=(tiny.INPUTS,), **options):
 )
 def test_which_networks_need_no_gradient_of_an_example(dense, parts):
     assert _example_gradients.is_dense(*parts) == dense
+
+
+def shapes_within(net, spec, examples):
+    """Of every array in the program of the exact Fisher, at any depth."""
+    batches = example_batch(spec, size=examples)
+    estimate = _fisher.make(net, spec._replace(batch_size=examples), "exact", None)
+    traced = jax.make_jaxpr(lambda state: estimate(tiny.KEY, train_of(batches), state))
+    found = re.findall(r"f32\[([\d,]+)\]", str(traced(start_of(net))))
+    return {tuple(int(n) for n in shape.split(",")) for shape in found}
+
+
+def test_no_gradient_of_a_single_example_is_formed_for_dense_layers():
+    examples, inputs, width = 64, 30, 20
+    net, spec = network(mlp, (inputs,), widths=(width,))
+    largest = max(math.prod(shape) for shape in shapes_within(net, spec, examples))
+    assert largest < examples * inputs * width
+    assert (examples, width) in shapes_within(net, spec, examples)
+    # Where they must be formed, this test sees them, so many at a time.
+    net, spec = network(mlp, (inputs,), widths=(width,), norm="layer")
+    seen = shapes_within(net, spec, examples)
+    assert (_example_gradients.CHUNK, inputs, width) in seen
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ def test_a_strength_of_1e10_does_not_drown_in_rounding():
         (ewc, {"normalise": "mean"}, "none of None, 'trace'"),
         (ewc, {"fisher_examples": 0}, "fisher_examples=0: take 1 or more"),
         (mas, {"estimator": "exact"}, "none of example, batched"),
+        (mas, {"outputs": "max"}, "none of sum, mean"),
         (mas, {"importance_examples": -1}, "take 1 or more"),
         (l2_previous, {"mode": "sum"}, "none of separate, online"),
     ],

@@ -124,13 +124,22 @@ def test_a_path_that_went_up_the_loss(clamp):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "estimator"), [("sgd", "example"), ("adam", "batched")]
+    ("optimizer", "estimator", "outputs"),
+    [
+        ("sgd", "example", "sum"),
+        ("adam", "batched", "sum"),
+        ("sgd", "example", "mean"),
+        ("sgd", "batched", "mean"),
+    ],
 )
-def test_mas(optimizer, estimator):
-    first, before, _ = run(mas, optimizer=optimizer, strength=0.3, estimator=estimator)
+def test_mas(optimizer, estimator, outputs):
+    options = {"estimator": estimator, "outputs": outputs}
+    first, before, _ = run(mas, optimizer=optimizer, strength=0.3, **options)
     expected = Anchored(
         0.6, "online", 1.0,
-        lambda params, task: oracle_mas.importance(params, task_batches(task), estimator),
+        lambda params, task: oracle_mas.importance(
+            params, task_batches(task), estimator, outputs=outputs
+        ),
     )  # fmt: skip
     close(
         before.net.params,

@@ -110,6 +110,7 @@ def test_a_gradual_drift_ends_where_the_next_task_starts():
         close(stream.batch(data, state, i).x, _views.seen(view, None, x), atol=1e-5)
     next_start, _ = _views.rotated((8, 8, 1), jnp.float32(80))
     chex.assert_trees_all_equal(state.views.index, next_start)
+    assert not stream.spec.offers and stream.spec.scenario == "online"
 
 
 def test_label_permutations_of_a_fraction():
@@ -240,6 +241,8 @@ def test_settings_of_views_that_cannot_be(options, text):
         ({"examples": 0}, "examples=0"),
         ({"held_out_batch": 0}, "held_out_batch=0"),
         ({"batch_size": 10**6}, "smallest task"),
+        ({"offers": ("boundries",)}, "'boundries'.*boundaries"),
+        ({"offers": ("validation",)}, "no examples back.*boundaries"),
     ],
 )
 def test_settings_of_mixed_sets_that_cannot_be(options, text):

@@ -159,7 +159,9 @@ def task_mean(
     """Sum over one pass of a task's training batches, over the sum of their weights.
 
     `of_batch(i, batch)` gives a tree like `zeros` and its weight; the pass ends after
-    `examples` examples (None: all), the rest of its last batch having weight 0.
+    `examples` examples, the rest of its last batch having weight 0. None is all but
+    those of an incomplete last batch; where tasks differ in size, as many as the
+    smallest has in whole batches.
     """
     size = spec.batch_size
     available = max(1, spec.examples_per_task // size) * size

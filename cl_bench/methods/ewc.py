@@ -41,7 +41,8 @@ class Hyper(optimizers.OptimHyper):
     """`strength` is van de Ven's for Split MNIST, task-incremental, with Adam.
 
     His others there: 1e10 domain-, 1e9 class-incremental; 100 on Permuted MNIST. The
-    paper names none for supervised tasks. `fisher_examples`: None takes all of a task.
+    paper names none for supervised tasks. `fisher_examples`: None takes all of a task
+    (`_example_gradients.task_mean`).
     """
 
     strength: float = 1e5  # lambda

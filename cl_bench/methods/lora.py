@@ -53,6 +53,9 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
        step size `step_size` x `adapter_step_scale`.
     4. At its end phi <- phi + merge_scale s B A.
 
+    The report's loop is over "each task in the list", task 1 among them; as the core
+    has just learned task 1, it is read as over the tasks after it.
+
     `layers`: 'hidden' (all but the head), 'all', or names of modules. `train_head`: the
     head (kernel and bias) is trained in full in later tasks; then it has no adapter.
     `train_bias`: biases, and scales and shifts of normalisation, train in later tasks.

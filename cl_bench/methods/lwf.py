@@ -61,6 +61,9 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     new outputs have the target 0. Cost: a forward pass of the teacher each step;
     memory: the teacher.
 
+    Departs from the paper: there is no warm-up of the new outputs alone, before all
+    weights train; van de Ven and Tolias have none either.
+
     Raises ValueError for a stream whose targets are not classes.
     """
     check(hyper)

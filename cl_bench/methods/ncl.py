@@ -33,7 +33,7 @@ ESTIMATORS = tuple(e for e in _fisher.ESTIMATORS if e != "batched")
 class Hyper(optimizers.OptimHyper):
     """`data_size` is van de Ven's for Split MNIST; 60,000 for Permuted MNIST.
 
-    `fisher_examples`: None takes all of a task.
+    `fisher_examples`: None takes all of a task (`_example_gradients.task_mean`).
     """
 
     optimizer: str = struct.field(pytree_node=False, default="momentum")

@@ -30,7 +30,8 @@ def make(
       'gradient_cosine': the mean gradients of both tasks at the network of now, so that
         the number of a pair changes from task to task.
       'linear_cka': the last hidden layer at the end of task i and at the end of task j,
-        on the same `examples` examples, equally many of every task.
+        on the same `examples` examples, equally many of every task. Biased upwards
+        where the layer is not much narrower than there are examples.
       'subspace_overlap': what each layer reads of task i at the end of task i, and of
         task j at the end of task j: bases that hold `threshold` of the energy; mean
         over the layers.

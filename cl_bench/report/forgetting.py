@@ -51,6 +51,11 @@ NUMBERS = {
     "intransigence": Number(
         "Intransigence", "mean<sub>j</sub> a<sub>j</sub> − R<sub>jj</sub>",
         lambda found, a: transfer.intransigence(found.matrix, a), signed=True,
+        reference="cumulative",
+    ),
+    "intransigence_all_tasks": Number(
+        "Intransigence, all tasks", "mean<sub>j</sub> o<sub>j</sub> − R<sub>jj</sub>",
+        lambda found, o: transfer.intransigence(found.matrix, o), signed=True,
         reference="joint",
     ),
     "transfer_of_learning": Number(

@@ -102,8 +102,8 @@ def _caption(rows: list[Row]) -> str:
 def _references(panel: Panel, rows: list[Row]) -> str:
     caption = (
         "<b>Against what could have been learned.</b> In percent; differences and "
-        "ratios are of runs with the same seed. Intransigence: lower is better, below 0 the arm learned "
-        "more than its reference."
+        "ratios are of runs with the same seed. Intransigence, of either kind: lower is "
+        "better, below 0 the arm learned more than its reference."
     )
     for kind, meaning in references.MEANINGS.items():
         if names := references.names(kind, panel, [row.arm for row in rows]):

@@ -9,15 +9,14 @@ from cl_bench.report.plasticity import fresh_network
 from cl_bench.report.scores import best
 from cl_bench.stats import Floats
 
-KINDS = ("joint", "single_task")
+KINDS = ("cumulative", "joint", "single_task")
 MEANINGS = {  # {}: the reference arms
-    "joint": "a<sub>j</sub>: accuracy on task j of {}.",
+    "cumulative": "a<sub>j</sub>: accuracy after task j on task j of {}, which goes "
+    "on from the task before and trains on the tasks up to j together.",
+    "joint": "o<sub>j</sub>: accuracy at the end on task j of {}, trained on all tasks "
+    "together.",
     "single_task": "s<sub>j</sub>: accuracy after task j on task j of {}, which has a "
     "new network for every task.",
-}
-HOW = {
-    "cumulative": " (trained on the tasks up to j together, after task j)",
-    "joint": " (trained on all tasks together, at the end)",
 }
 INDEPENDENT = "independent"  # the method of one network a task
 
@@ -25,29 +24,30 @@ INDEPENDENT = "independent"  # the method of one network a task
 class Reference(NamedTuple):
     """An arm and its accuracies on the tasks, [runs, T] in the order of another's runs."""
 
-    name: str  # its label, and how it was trained where that is not as the others
+    name: str  # its label
     accuracy: Floats
 
 
 def of(kind: str, panel: Panel, arm: Arm) -> Reference | None:
     """The reference of one kind for an arm; None where its study has none.
 
-    'joint': the arm of cumulative training, otherwise of joint training; of several
-    the best one. None for an arm that is trained so itself.
+    'cumulative', 'joint': the arm that is trained so; of several the best one. None
+    for an arm that is not trained task by task itself.
     'single_task': the arm of `full_reset`, otherwise of `independent`. None for itself.
     """
-    other = _joint(panel, arm) if kind == "joint" else _single_task(panel, arm)
+    single = kind == "single_task"
+    other = _single_task(panel, arm) if single else _together(kind, panel, arm)
     if other is None or other.accuracies is None or arm.accuracies is None:
         return None
     matrix, tasks = other.accuracies.matrix, arm.accuracies.matrix.shape[-1]
     if matrix.shape[-1] != tasks:
         return None
-    at_end = kind == "joint" and other.training == "joint"
-    own = matrix[:, -1] if at_end else np.diagonal(matrix, axis1=1, axis2=2)
+    after_each = np.diagonal(matrix, axis1=1, axis2=2)
+    own = matrix[:, -1] if kind == "joint" else after_each
     by_seed = dict(zip(other.seeds, own, strict=True))
     nothing = np.full(tasks, np.nan)
-    name = other.label + (HOW[other.training] if kind == "joint" else "")
-    return Reference(name, np.stack([by_seed.get(s, nothing) for s in arm.seeds]))
+    found = np.stack([by_seed.get(s, nothing) for s in arm.seeds])
+    return Reference(other.label, found)
 
 
 def names(kind: str, panel: Panel, arms: list[Arm]) -> list[str]:
@@ -56,12 +56,11 @@ def names(kind: str, panel: Panel, arms: list[Arm]) -> list[str]:
     return list(dict.fromkeys(one.name for one in found if one is not None))
 
 
-def _joint(panel: Panel, arm: Arm) -> Arm | None:
+def _together(training: str, panel: Panel, arm: Arm) -> Arm | None:
     if arm.training != "sequential":
         return None
     own = [a for a in panel.arms if a.study == arm.study and a.accuracies is not None]
-    cumulative = [a for a in own if a.training == "cumulative"]
-    return best(panel, cumulative or [a for a in own if a.training == "joint"])
+    return best(panel, [a for a in own if a.training == training])
 
 
 def _single_task(panel: Panel, arm: Arm) -> Arm | None:

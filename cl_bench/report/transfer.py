@@ -155,7 +155,8 @@ def intransigence(R: ArrayLike, joint: ArrayLike) -> Floats:
     """I = (1/T) Σ_k (a_k - R_kk): [...]. Above 0: it learned less than it could.
 
     `joint` [..., T]: a_k is the accuracy on task k of a reference that was trained
-    jointly on the tasks up to k. Source: Chaudhry et al. 2018 (RWalk), eq. 4.
+    jointly on the tasks up to k. Source: Chaudhry et al. 2018 (RWalk), eq. 4. Of a
+    reference trained on all tasks reports call it `intransigence_all_tasks`.
     """
     R = _matrix(R)
     return mean_of(np.asarray(joint, np.float64) - _diagonal(R), evaluated(R))

@@ -184,10 +184,15 @@ def check_held_out_batch(size: int) -> None:
         )
 
 
-def _check_offers(offers: tuple[str, ...], images: Images) -> None:
+def check_offer_names(offers: tuple[str, ...]) -> None:
+    """Raise UnknownNameError for what no stream can offer."""
     for name in offers:
         if name not in OFFERS:
             raise UnknownNameError(f"Unknown offer {name!r}.{nearest(name, OFFERS)}")
+
+
+def _check_offers(offers: tuple[str, ...], images: Images) -> None:
+    check_offer_names(offers)
     if "validation" in offers and not images.held_out["fit"][1]:
         raise ValueError("To offer 'validation', keep examples back: fit_examples=N.")
 

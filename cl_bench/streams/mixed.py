@@ -79,6 +79,12 @@ def make(
         active=active, single_head=single_head, training=training,
     )  # fmt: skip
     known = _scenario.offers(rule, offers)
+    _images.check_offer_names(known)
+    if "validation" in known:
+        raise ValueError(
+            "mixed keeps no examples back to offer 'validation'; it can offer "
+            "'boundaries' and, with scenario='task', 'task_id'."
+        )
     _shuffle.check_batch(batch_size, min(count))
     steps = steps_per_task or epochs * (min(count) // batch_size)
     segment = steps_per_segment or steps

@@ -80,7 +80,7 @@ def make(
 
     What outputs there are, which are in play, and whose examples a task trains on, say
     `scenario`, `active`, `single_head` and `training` (`_scenario`); `offers=None` is
-    what the scenario tells. In joint and cumulative training every example is seen
+    what the scenario tells, and nothing with `gradual`. In joint and cumulative training every example is seen
     as by one of the tasks concerned, drawn uniformly. A task takes `steps_per_task`
     minibatches, or `epochs` passes; each pass has a new order, without its incomplete
     last minibatch. x is [B, D] float32, or [B, H, W, C] where not `flatten`; `pad` puts
@@ -107,7 +107,8 @@ def make(
         scenario, num_tasks, classes,
         active=active, single_head=single_head, training=training,
     )  # fmt: skip
-    known = _scenario.offers(rule, offers)
+    # Where the angle drifts there is no boundary to tell.
+    known = _scenario.offers(rule, () if gradual and offers is None else offers)
     one_pass = images.num_train // max(1, batch_size)
     steps = steps_per_task or epochs * max(1, one_pass)
     spec = _images.make_spec(

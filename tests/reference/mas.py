@@ -5,7 +5,8 @@ L + lambda sum Omega (theta - theta_last)^2.
 
 Choices: f is the logits in play; the absolute value is taken of every single example's
 gradient ('example', the paper), or of a mini-batch's mean gradient ('batched', the
-codebases), averaged over mini-batches.
+codebases), averaged over mini-batches; ||f||^2 is the sum over outputs in play
+(the paper), or their mean (Hsu et al.'s code).
 """
 
 from typing import Any
@@ -21,6 +22,7 @@ def importance(
     batches: list[tuple[Any, Any, Any]],
     estimator: str,
     activation: str = "relu",
+    outputs: str = "sum",
 ) -> Params:
     """One task's importances over mini-batches (x [B, D], y [B], classes [B, K])."""
     params = cast(params)
@@ -28,8 +30,9 @@ def importance(
     for x, _, classes in batches:
         x = np.asarray(x, np.float64)
         logits = np.where(classes, forward(params, x, activation)[0], 0)
+        of = np.sum(classes, axis=1) if outputs == "mean" else np.ones(len(x))
         single = [
-            backpropagate(params, x[b], 2 * logits[b], activation)
+            backpropagate(params, x[b], 2 * logits[b] / of[b], activation)
             for b in range(len(x))
         ]
         if estimator == "batched":

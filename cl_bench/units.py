@@ -87,11 +87,15 @@ def mask_outgoing(kernel: Array, unit: Unit, mask: Array) -> Array:
 
 
 def set_incoming(
-    params: PyTree, unit: Unit, mask: Array, kernels: Mapping[str, Array], bias: float
+    params: PyTree,
+    unit: Unit,
+    mask: Array,
+    kernels: Mapping[str, Array],
+    bias: float | Mapping[str, Array],
 ) -> PyTree:
     """Masked units get the columns of `kernels` (module -> broadcastable) and `bias`.
 
-    Their other parameters (of a normalisation, of the activation) become neutral.
+    `bias` is one value, or module -> [U] for modules that have one. Their other parameters (of a normalisation, of the activation) become neutral.
     """
     params = dict(params)
     for name in unit.incoming:
@@ -99,7 +103,9 @@ def set_incoming(
         chosen = mask_incoming(layer["kernel"], mask)
         new = {"kernel": jnp.where(chosen, kernels[name], layer["kernel"])}
         for leaf in layer.keys() - {"kernel"}:
-            value = bias if leaf == "bias" else NEUTRAL_LEAVES[leaf]
+            value = NEUTRAL_LEAVES[leaf]
+            if leaf == "bias":
+                value = bias[name] if isinstance(bias, Mapping) else bias
             new[leaf] = jnp.where(mask, value, layer[leaf])
         params[name] = {**layer, **new}
     return params

@@ -155,7 +155,7 @@ FIELDS: dict[str, tuple[str, ...]] = {  # what the numbers after the step size a
 STATIC: dict[str, dict[str, Any]] = {
     "l2_init": {"convention": "code"},
     "shrink_perturb": {"variant": "kumar"},
-    "redo": {"source": "initial"},
+    "redo": {"source": "initial", "moment_reset": "none"},
 }
 
 
@@ -182,8 +182,8 @@ def sweep(add, config):
     table = BEST["pm" if problem == "smoke" else problem][optimizer]
     for arm, values in table.items():
         method = _method(arm, values, optimizer)
-        if arm == "continual_backprop" and problem not in MLP:
-            method["count"] = "total"
+        if arm == "continual_backprop":  # their two codes differ
+            method |= {"accumulate": False} if problem in MLP else {"count": "total"}
         if arm == "redo" and problem == "ci":
             method["period"] = _period(method["period"], config.stream)
         network = {"norm": "layer"} if arm == "layer norm" else {}

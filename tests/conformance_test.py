@@ -29,7 +29,7 @@ METHODS: dict[str, dict[str, Any]] = {  # settings under which a method does som
     "grama": {"threshold": 0.5, "period": 5},
     "snr": {"min_threshold": 4.0, "max_threshold": 16, "period": 20},
     "last_layers_reset": {"period": 7},
-    "hare_tortoise": {"momentum": 0.9, "period": 1},
+    "hare_tortoise": {"slow_momentum": 0.9, "period": 1},
     "soft_shrink_perturb": {"shrink": 0.01},
     "weight_clipping": {"zeta": 0.9},
     "gpm": {"bias": "train", "examples": 8},
@@ -81,7 +81,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("l2_init", {"norm": "huber", "reference": "resampled"}),
     ("upgd", {"scope": "local", "ada": True, "noise": "pooled", "step_size": 0.001}),
     ("trac", {"optimizer": "sgd"}),
-    ("hare_tortoise", {"momentum": 0.9, "period": 1, "evaluate": "tortoise"}),
+    ("hare_tortoise", {"slow_momentum": 0.9, "period": 1, "evaluate": "tortoise"}),
     (
         "experience_replay",
         {"policy": "class_balanced", "weighting": "half", "capacity": 8},

@@ -1,4 +1,4 @@
-"""ReDo, GraMa, SNR, Hare and Tortoise, DASH and FIRE against the numpy oracles."""
+"""ReDo, GraMa, SNR, DASH and FIRE against the numpy oracles."""
 
 from functools import partial
 
@@ -8,14 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cl_bench.methods import dash, fire, grama, hare_tortoise, redo, snr
+from cl_bench.methods import dash, fire, grama, redo, snr
 from cl_bench.networks import mlp
 from cl_bench.types import Clock
 from tests import tiny
 from tests.reference import dash as oracle_dash
 from tests.reference import fire as oracle_fire
 from tests.reference import grama as oracle_grama
-from tests.reference import hare_tortoise as oracle_tortoise
 from tests.reference import mlp as oracle_mlp
 from tests.reference import optimizers as oracle
 from tests.reference import redo as oracle_redo
@@ -24,6 +23,7 @@ from tests.reference import snr as oracle_snr
 STEPS = 50
 PERIOD = 5
 NET = mlp.make(tiny.SPEC, widths=(12, 10))
+BIASED = mlp.make(tiny.SPEC, widths=(12, 10), init="pytorch")  # biases that are not 0
 HYPER = {"beta1": 0.8, "beta2": 0.99, "epsilon": 1e-6, "step_size": 0.003}
 ADAM = {"b1": 0.8, "b2": 0.99, "eps": 1e-6}
 close = partial(chex.assert_trees_all_close, rtol=1e-5, atol=2e-6)
@@ -65,18 +65,20 @@ def compare(method, optimizer, step, state, data=None):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("source", ["fresh", "initial"])
 def test_redo(optimizer, source):
+    fresh = source == "fresh"
+    options = {"source": source, "moment_reset": "moments" if fresh else "none"}
     hyper = redo.Hyper(
-        **HYPER, optimizer=optimizer, threshold=0.5, period=PERIOD, source=source
+        **HYPER, **options, optimizer=optimizer, threshold=0.5, period=PERIOD
     )
-    method = redo.make(NET, tiny.SPEC, hyper)
+    method = redo.make(NET if fresh else BIASED, tiny.SPEC, hyper)
     drawn = fresh_networks()
     initial = oracle_mlp.cast(method.init(tiny.KEY).net.params)
 
     def step(i, params, grads, opt, state, acts):
-        new = tiny.at(drawn, i) if source == "fresh" else initial
         return oracle_redo.step(
-            params, grads, opt, state, acts, new,
+            params, grads, opt, state, acts, tiny.at(drawn, i) if fresh else initial,
             optimizer=OPTIMIZERS[optimizer][1], period=PERIOD, tau=0.5,
+            initial=not fresh,
         )  # fmt: skip
 
     masks = compare(method, optimizer, step, oracle_redo.init())
@@ -130,68 +132,6 @@ def test_snr_counts_ages_in_examples_and_thresholds_follow_them():
     own = tiny.at(learners.extra["transform_0"], -1)
     np.testing.assert_array_equal(own.age, 8 * tiny.BATCH)
     np.testing.assert_array_equal(own.threshold, 1.0)  # no ages noted: the least
-
-
-UNEQUAL = {
-    "num_tasks": 3, "steps_per_task": (9, 25, 16),
-    "task_examples": (2 * tiny.BATCH, 5 * tiny.BATCH, 2 * tiny.BATCH),
-}  # fmt: skip
-# Steps after which the hare returns, and those at which the task is another.
-TORTOISE = {
-    "one task": (
-        {"examples_per_task": 3 * tiny.BATCH, "steps_per_task": STEPS},
-        [6 * (i + 1) for i in range(8)],
-    ),
-    # Epochs of 2 and 5 steps, two to a period: 4 steps in tasks of 9 and 16, 10 in the
-    # task of 25; the step of task 0 that is left over counts.
-    "unequal tasks": (UNEQUAL, [4, 8, 18, 28, 35, 39, 43, 47]),
-    "nobody is told": ({**UNEQUAL, "offers": frozenset()}, [10, 20, 30, 40, 50]),
-}
-
-
-@pytest.mark.parametrize("case", TORTOISE)
-def test_hare_returns_to_the_tortoise(case):
-    facts, returns = TORTOISE[case]
-    hyper = hare_tortoise.Hyper(**HYPER, momentum=0.9, period=2, optimizer="adam")
-    method = hare_tortoise.make(NET, tiny.SPEC._replace(**facts), hyper)
-    data = tiny.batches(STEPS)
-    # The clock that the runner shows a method that needs no boundaries: task 0, always.
-    first, learners, _ = tiny.run(method, data)
-    params = oracle_mlp.cast(first.net.params)
-    opt, slow = oracle.init_adam(params), params
-    for i in range(STEPS):
-        _, _, grads = oracle_mlp.loss_and_grads(params, data.x[i], data.y[i])
-        params, opt = OPTIMIZERS["adam"][1](params, grads, opt)
-        slow = oracle_tortoise.ema(slow, params, 0.9)
-        if i + 1 in returns:
-            params = slow
-        found = tiny.at(learners, i)
-        close(found.net.params, jax.tree.map(np.float32, params))
-        own = found.extra["transform_0"]
-        close(own.slow.params, jax.tree.map(np.float32, slow))
-
-
-def test_the_longest_period_is_never():
-    hyper = hare_tortoise.Hyper(step_size=0.1, momentum=0.9, period=2**31 - 1)
-    for facts in ({}, UNEQUAL):
-        method = hare_tortoise.make(NET, tiny.SPEC._replace(**facts), hyper)
-        _, learners, _ = tiny.run(method, tiny.batches(20))
-        since = learners.extra["transform_0"].since
-        np.testing.assert_array_equal(since, np.arange(1, 21))
-
-
-def test_the_tortoise_predicts_where_it_is_asked_to():
-    batch = jax.tree.map(jnp.asarray, tiny.at(tiny.batches(1), 0))
-    logits = []
-    for who in ("hare", "tortoise"):
-        hyper = hare_tortoise.Hyper(step_size=0.5, momentum=1.0, evaluate=who)
-        method = hare_tortoise.make(NET, tiny.SPEC, hyper)
-        learner = method.init(tiny.KEY)
-        before = method.predict(learner, batch)[0]
-        learner, _ = method.step(tiny.KEY, tiny.clock(0), batch, learner)
-        logits.append((before, method.predict(learner, batch)[0]))
-    chex.assert_trees_all_equal(*logits[1])  # momentum 1: the slow copy never moves
-    assert np.abs(logits[0][0] - logits[0][1]).max() > 1e-3
 
 
 def at_boundary(method, data):

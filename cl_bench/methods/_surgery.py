@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from cl_bench import units
-from cl_bench.types import Key, NetState, Network, PyTree
+from cl_bench.types import Key, NetState, Network, PyTree, Unit
 
 T = TypeVar("T")
 
@@ -23,8 +23,8 @@ def reset_units(
     """The masked units start anew: nothing reads them yet, and they read afresh.
 
     `masks`: unit name -> [U] bool. Incoming weights are drawn from the network's own
-    initialiser, or are the columns of `params` (a copy of the initial network, say);
-    biases 0, normalisation and its statistics neutral, outgoing weights 0. The readers'
+    initialiser and biases are 0, or both are those of `params` (a copy of the initial
+    network, say); normalisation and its statistics neutral, outgoing weights 0. The readers'
     biases stay. Nothing is drawn where no unit is masked (vmapped: in no lane).
     """
 
@@ -37,12 +37,18 @@ def reset_units(
         for unit in net.units:
             mask = masks[unit.name]
             kernels = {name: source[name]["kernel"] for name in unit.incoming}
-            new = units.set_incoming(new, unit, mask, kernels, 0.0)
+            bias = 0.0 if params is None else _biases(params, unit)
+            new = units.set_incoming(new, unit, mask, kernels, bias)
             new = units.set_outgoing(new, unit, mask, 0.0)
             stats = units.reset_statistics(stats, unit, mask)
         return state._replace(params=new, stats=stats)
 
     return apply_if(jnp.any(units.join(net.units, masks)), reset, state)
+
+
+def _biases(params: PyTree, unit: Unit) -> dict[str, Array]:
+    layers = {name: params[name] for name in unit.incoming}
+    return {name: layer["bias"] for name, layer in layers.items() if "bias" in layer}
 
 
 def apply_if(due: Array, change: Callable[[Array, T], T], value: T) -> T:

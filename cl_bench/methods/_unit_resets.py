@@ -76,7 +76,7 @@ def reset_by_score(net: Network, hyper: Rules, score: Score) -> NetTransform:
 
     'batch' takes the scores of that step's mini-batch, 'average' a moving average of
     all steps' scores, in which a unit that starts anew has its layer's mean; `source`
-    'initial' gives a unit the weights it began the run with.
+    'initial' gives a unit the incoming weights and biases it began the run with.
     """
     averaged, initial = hyper.statistics == "average", hyper.source == "initial"
     with_moments = hyper.optimizer != "sgd" and hyper.moment_reset != "none"

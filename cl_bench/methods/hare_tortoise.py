@@ -19,16 +19,15 @@ REFERENCE = (
     "released code, dojeon-ai/Hare-Tortoise"
 )
 NEEDS: frozenset[str] = frozenset()
-NEUTRAL = {
-    "momentum": 0.0
-}  # the slow copy is the fast network: returning changes nothing
+# The slow copy is the fast network: returning changes nothing.
+NEUTRAL = {"slow_momentum": 0.0}
 
 
 @struct.dataclass
 class Hyper(optimizers.OptimHyper):
-    """Momentum and period of the released code; its optimiser is AdamW at 1e-3."""
+    """Values of the released code; its optimiser is AdamW at 1e-3."""
 
-    momentum: float = 0.999  # of the slow copy, after every step
+    slow_momentum: float = 0.999  # m of the slow copy; `momentum` is the optimiser's
     period: int = struct.field(pytree_node=False, default=10)  # epochs
     evaluate: str = struct.field(pytree_node=False, default="hare")
 
@@ -49,8 +48,7 @@ def check(hyper: Hyper) -> None:
 
 
 def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
-    """slow <- momentum slow + (1 - momentum) fast each step; every `period` epochs
-    fast <- slow.
+    """slow <- m slow + (1 - m) fast each step; every `period` epochs fast <- slow.
 
     Parameters and normalisation statistics alike; the optimiser's moments stay. Epochs
     are those of the task at hand (`schedule.epoch_steps`), or of the longest one where
@@ -94,7 +92,7 @@ def _period(spec: StreamSpec, hyper: Hyper) -> Callable[[Array], Array]:
 
 
 def _return_to_slow(spec: StreamSpec, hyper: Hyper) -> NetTransform:
-    m, period = hyper.momentum, _period(spec, hyper)
+    m, period = hyper.slow_momentum, _period(spec, hyper)
 
     def init(state: NetState) -> State:
         return State(state, jnp.zeros((), jnp.int32))

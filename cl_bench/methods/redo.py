@@ -9,8 +9,9 @@ from cl_bench.types import Method, Network, StreamSpec
 
 REFERENCE = (
     "Sokar, Agarwal, Castro and Evci, ICML 2023 (arXiv 2302.12902), Algorithm 1; "
-    "released code, google/dopamine labs/redo; source='initial' is the variant of "
-    "Kumar, Marklund and Van Roy, CoLLAs 2024, released code"
+    "released code, google/dopamine labs/redo; source='initial' with "
+    "moment_reset='none' is the variant of Kumar, Marklund and Van Roy, CoLLAs 2024, "
+    "released code"
 )
 NEEDS: frozenset[str] = frozenset()
 # A negative share of the mean: no unit is below it (`_unit_resets.low_scores`).
@@ -41,7 +42,8 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     """Every `period` steps, units with E|h_i| / mean_k E|h_k| <= tau start anew.
 
     Eq. 1 of the paper, convolutions averaged over positions too. Incoming weights are
-    drawn afresh, biases and outgoing weights are 0; the readers' biases and the output
+    drawn afresh, biases and outgoing weights are 0 (`source='initial'`: incoming weights
+    and biases are those of the start of the run); the readers' biases and the output
     layer's own units stay. Activations are those of the step's forward pass.
     # Departs from the paper: fresh weights come from the network's own initialiser,
     # where the released code draws Xavier-uniform ones.

@@ -1,7 +1,7 @@
 """What a reset of hidden units does, for the oracles of ReDo, GraMa and SNR.
 
 Incoming weights <- those of a fresh draw, every other leaf of the incoming module <-
-its neutral value, outgoing weights <- 0; the bias of the next layer is not touched.
+its neutral value (Kumar et al.: its bias <- that of the initial network), outgoing weights <- 0; the bias of the next layer is not touched.
 Where units of two neighbouring layers go together, the weight that joins them is the
 fresh one (layer by layer from the input: first outgoing 0, then incoming drawn), as in
 continual backprop. Fully connected networks 'h1', 'h2', ..., 'head'.
@@ -19,7 +19,9 @@ Masks = dict[str, np.ndarray]
 NEUTRAL = {"bias": 0.0, "scale": 1.0, "shift": 0.0, "prelu": 0.25, "adalin": 0.0}
 
 
-def reset_units(params: Params, masks: Masks, fresh: Params) -> Params:
+def reset_units(
+    params: Params, masks: Masks, fresh: Params, with_bias: bool = False
+) -> Params:
     """Parameters with the units of the masks [U] made new from `fresh`."""
     params = cast(params)
     for name, above in pairwise(layer_names(params)):
@@ -27,6 +29,8 @@ def reset_units(params: Params, masks: Masks, fresh: Params) -> Params:
         for leaf, value in params[name].items():
             if leaf == "kernel":
                 value[:, mask] = fresh[name]["kernel"][:, mask]
+            elif leaf == "bias" and with_bias:
+                value[mask] = fresh[name]["bias"][mask]
             else:
                 value[mask] = NEUTRAL[leaf]
         params[above]["kernel"][mask, :] = 0

@@ -1,11 +1,13 @@
 """A network's shapes without making one, and the check that its layers are dense."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from cl_bench.types import NetState, Network
+from cl_bench.types import NetState, Network, StreamSpec
 
 
 def state(net: Network) -> NetState:
@@ -21,6 +23,19 @@ def params(net: Network) -> dict[str, Any]:
 def kernels(net: Network) -> dict[str, jax.ShapeDtypeStruct]:
     """Module -> shape of its kernel."""
     return {name: layer["kernel"] for name, layer in params(net).items()}
+
+
+def two_featured_layer(net: Network, spec: StreamSpec) -> str | None:
+    """A layer of `net.units` whose activations are [B, ..., 2, U], two a unit.
+
+    So they are with the activations 'crelu' and 'fourier'. None where there is none.
+    """
+    x = jax.ShapeDtypeStruct((1, *spec.input_shape), jnp.float32)
+    apply = partial(net.apply, train=False, key=None)
+    acts = jax.eval_shape(apply, state(net), x)[1]
+    names = [unit.name for unit in net.units]
+    # One a unit is [B, U] or [B, H, W, U].
+    return next((name for name in names if acts[name].ndim % 2 == 1), None)
 
 
 def require_dense(kernels: Mapping[str, Any], who: str, instead: str = "") -> None:

@@ -18,6 +18,11 @@ Departs from the paper in the network that goes on: it is chosen among those at 
 of segments, so once an epoch in the first increment only (paper: always), up to 20 times
 an epoch in the last.
 
+`dormant_units` is not quite the paper's correlate: it looks at the inner layers of the
+blocks and at the four streams (12 layers; the paper at all 17 ReLUs), and with running
+statistics of batch normalisation (the paper with the batch's). Ranks of the 512 pooled
+features are not measured.
+
 `smoke` runs on `imagenet_resized/32x32`, not CIFAR-100, which may not be there; the
 benchmark's name in its records says so. Published, all 100 classes (digitised from the paper's
 figure): continual backprop 76.1, retrained 76.1, shrink and perturb 74.5, head reset

@@ -1,6 +1,8 @@
 """How many steps a second: one table of this machine's speed, a benchmark and no test.
 
-    python experiments/speed.py                              # a few minutes on 2 cores
+    python experiments/speed.py                              # ten minutes on 2 cores
+    python experiments/speed.py --only=backprop,trac,parseval --lanes=1 --steps=2000
+                                                             # any of ARMS and MORE
     python experiments/speed.py --widths=100 --lanes=1,64,1024,4096 --strategies=vmap
                                                              # for a GPU
 
@@ -8,7 +10,9 @@ Batch-1 online learning on 784 inputs, 3 hidden layers, 10 outputs: lane-steps/s
 real runner (stream, method, online accuracy) for each method, width, number of lanes
 and strategy, and the fraction of this machine's memory bandwidth that the smallest
 possible traffic takes. Compare ratios within one run: absolute numbers move with
-neighbours. A row prints as soon as it is measured; --json writes them all.
+neighbours. `ratio` is of a step's processor time (of its wall time where the device is
+not a CPU) to backprop's in the same setting, where that ran before. A row prints as soon
+as it is measured; --json writes them all.
 
 `passes` over the weights that a step needs at least: backprop reads them forward and
 backward, reads and writes them in the update (4); continual backprop reads them once
@@ -28,12 +32,13 @@ from absl import app, flags
 
 from cl_bench import components, execute, launch
 
-_WIDTHS = flags.DEFINE_list("widths", ["100", "2000"], "Units of each hidden layer.")
+_WIDTHS = flags.DEFINE_list("widths", ["100", "1000"], "Units of each hidden layer.")
 _LANES = flags.DEFINE_list("lanes", ["1", "4", "16"], "Lanes in one program.")
 _STRATEGIES = flags.DEFINE_list("strategies", ["map", "vmap"], "map, vmap or both.")
 _DEVICES = flags.DEFINE_list("devices", ["1", "2"], "Local devices (CPU: cores).")
 _CORES = flags.DEFINE_integer("cores", 0, "CPU: host devices; 0 is all cores.")
-_METHODS = flags.DEFINE_list("only", [], "Names of ARMS; all where empty.")
+_METHODS = flags.DEFINE_list("only", [], "Of ARMS and MORE; all ARMS where empty.")
+_STEPS = flags.DEFINE_integer("steps", 50_000, "Lane-steps of a chunk at width 100.")
 _SECONDS = flags.DEFINE_float("seconds", 1.0, "Least time measured for one row.")
 _JSON = flags.DEFINE_string("json", None, "Write the rows to this file too.")
 
@@ -47,8 +52,18 @@ ARMS: dict[str, dict[str, Any]] = {
     "redo": {"name": "redo"},
     "snr": {"name": "snr"},
     "upgd pooled": {"name": "upgd", "noise": "pooled"},
+    "upgd exact": {"name": "upgd"},
 }
-SLOW_STEPS = 50_000  # lane-steps in a first guess at a row's length, at width 100
+MORE: dict[str, dict[str, Any]] = {
+    "noise_injection pooled": {"name": "noise_injection", "noise": "pooled"},
+    "l2_init": {"name": "l2_init"},
+    "spectral": {"name": "spectral"},
+    "weight_clipping": {"name": "weight_clipping"},
+    "trac": {"name": "trac"},
+    "grama every step": {"name": "grama", "period": 1},
+    "parseval": {"name": "parseval"},
+    "wasserstein": {"name": "wasserstein"},
+}
 
 
 def bandwidth(seconds: float = 0.5) -> float:
@@ -67,8 +82,9 @@ def bandwidth(seconds: float = 0.5) -> float:
 def steps_per_second(
     arm: str, width: int, lanes: int, strategy: str, devices: int
 ) -> dict[str, float]:
-    """One row: lane-steps/s (best of several chunks) and seconds of compilation."""
-    guess = max(20, SLOW_STEPS // lanes * 100**2 // width**2)
+    """One row: lane-steps/s, processor seconds a step (the best of several chunks each)
+    and seconds of compilation."""
+    guess = max(20, _STEPS.value // lanes * 100**2 // width**2)
     stream = {"name": "permuted", "dataset": "synthetic", "num_tasks": 10_000}
     options = {"size": 28, "train": 20_000, "test": 10, "noise": 2.0}
     section = components.resolve(
@@ -76,23 +92,31 @@ def steps_per_second(
     )
     net = components.resolve("network", {"name": "mlp", "widths": (width,) * 3})
     metrics = components.resolve_metrics(("online_accuracy",))
-    method = components.resolve("method", ARMS[arm])
-    made = components.make(section, net, metrics, ARMS[arm]["name"])
+    settings = (ARMS | MORE)[arm]
+    method = components.resolve("method", settings)
+    made = components.make(section, net, metrics, settings["name"])
     hyper = made.method.Hyper(**{k: v for k, v in method.items() if k != "name"})
     stacked = jax.tree.map(lambda v: np.full(lanes, v, np.float32), hyper)
     group = execute.Lanes(np.arange(lanes, dtype=np.uint32), stacked)
     run = launch.make_group_run(made)
     data = made.stream.load()
     program = execute.compile_group(run, data, group, strategy, devices)
-    best, spent, warm = 0.0, 0.0, False
+    best, processor, spent, warm = 0.0, float("inf"), 0.0, False
+    began = time.process_time()
     for chunk in execute.run_group(run, program, chunk_seconds=_SECONDS.value / 4):
+        done, used = lanes * guess * chunk.count, time.process_time() - began
         if warm:
-            best = max(best, lanes * guess * chunk.count / chunk.seconds)
+            best = max(best, done / chunk.seconds)
+            processor = min(processor, used / done)
             spent += chunk.seconds
-        warm = True
+        warm, began = True, time.process_time()
         if spent > _SECONDS.value:
             break
-    return {"lane_steps_per_second": best, "compile_seconds": program.compile_seconds}
+    return {
+        "lane_steps_per_second": best,
+        "processor_seconds": processor,
+        "compile_seconds": program.compile_seconds,
+    }
 
 
 def table(argv: list[str]) -> None:
@@ -105,8 +129,11 @@ def table(argv: list[str]) -> None:
     stream = bandwidth()
     print(f"{device}, jax {jax.__version__}, triad {stream / 1e9:.1f} GB/s a device")
     print(f"{'method':26}{'width':>6}{'lanes':>6}{'devices':>8} strategy "
-          f"{'lane-steps/s':>13}{'us/step':>9}{'of bound':>9}{'compile s':>10}")  # fmt: skip
+          f"{'lane-steps/s':>13}{'us/step':>9}{'ratio':>8}{'of bound':>9}"
+          f"{'compile s':>10}")  # fmt: skip
     rows: list[dict[str, Any]] = []
+    plain: dict[tuple[Any, ...], float] = {}
+    on_cpu = jax.default_backend() == "cpu"
     grid = itertools.product(
         _METHODS.value or ARMS, map(int, _WIDTHS.value), map(int, _LANES.value),
         map(int, _DEVICES.value), _STRATEGIES.value,
@@ -118,15 +145,20 @@ def table(argv: list[str]) -> None:
             continue  # one lane a device is the same program either way
         found = steps_per_second(arm, width, lanes, strategy, devices)
         rate = found["lane_steps_per_second"]
+        step = found["processor_seconds"] if on_cpu else 1.0 / rate
+        setting = width, lanes, devices, strategy
+        if arm == "backprop":
+            plain[setting] = step
+        ratio = step / plain.get(setting, float("nan"))
         weights = 784 * width + 2 * width**2 + 10 * width
         passes = 5 if arm.startswith("continual") else 4
         bound = stream * used / (4 * passes * weights)
         rows.append(
             {"method": arm, "width": width, "lanes": lanes, "devices": used,
-             "strategy": strategy, "of_bound": rate / bound, **found}
+             "strategy": strategy, "ratio": ratio, "of_bound": rate / bound, **found}
         )  # fmt: skip
         print(f"{arm:26}{width:6}{lanes:6}{used:8} {strategy:8} {rate:13,.0f}"
-              f"{1e6 / rate:9.2f}{rate / bound:9.1%}"
+              f"{1e6 / rate:9.2f}{ratio:8.2f}{rate / bound:9.1%}"
               f"{found['compile_seconds']:10.1f}", flush=True)  # fmt: skip
     if _JSON.value:
         with open(_JSON.value, "w") as file:

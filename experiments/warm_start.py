@@ -27,6 +27,7 @@ from cl_bench import config
 
 STREAMS = ("ash_adams", "hare_tortoise", "noisy_chunks", "dash")
 MODES = ("smoke", "full")
+ALL_OF_TEST = {"name": "test_accuracy", "minibatches": 100}
 
 
 def get_config(arg: str = ""):
@@ -48,7 +49,7 @@ def get_config(arg: str = ""):
         stream=stream,
         network=network,
         method={"name": "backprop", **adamw},
-        metrics=("online_accuracy", "test_accuracy", "weight_norms"),
+        metrics=("online_accuracy", ALL_OF_TEST, "weight_norms"),
         seeds=2 if mode == "smoke" else 5,
         execution={"lanes": "map" if mode == "smoke" else "auto"},
     )

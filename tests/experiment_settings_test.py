@@ -40,6 +40,32 @@ def settings_of(run):
 # ---- the suite of Kumar et al.
 
 
+KUMAR = [  # some cells of their tables 3 and 4, written out
+    ("pm,adam", "l2_init", {"step_size": 1e-3, "strength": 1e-2}),
+    ("pm,sgd", "shrink_perturb", {"shrink": 1e-4, "noise_std": 1e-2}),
+    ("pm,adam", "redo", {"step_size": 1e-3, "period": 625, "threshold": 0.0}),
+    ("rl_mnist,adam", "backprop", {"step_size": 1e-4}),
+    ("rl_cifar,sgd", "crelu", {"step_size": 1e-3}),
+    ("rl_cifar,adam", "continual_backprop", {"replacement_rate": 1e-4}),
+    ("five_one,sgd", "l2_init", {"step_size": 1e-2, "strength": 1e-5}),
+    ("five_one,sgd", "layer norm", {"step_size": 0.1}),
+    ("ci,sgd", "l2", {"step_size": 0.1, "strength": 1e-3}),
+]
+
+
+@pytest.mark.parametrize(("study", "arm", "settings"), KUMAR)
+def test_the_best_settings_are_the_published_ones(study, arm, settings):
+    found = arms_of(f"kumar:{study}")[arm].hyper
+    assert {name: found[name] for name in settings} == pytest.approx(settings)
+
+
+def test_methods_of_kumar_s_code():
+    arms = arms_of("kumar:pm")
+    redo, replacing = arms["redo"].hyper, arms["continual_backprop"].hyper
+    assert (redo["source"], redo["moment_reset"]) == ("initial", "none")
+    assert not replacing["accumulate"] and replacing["count"] == "eligible"
+
+
 @pytest.mark.parametrize("problem", ["pm", "rl_mnist", "rl_cifar", "five_one", "ci"])
 def test_crelu_has_as_many_parameters_as_relu(problem):
     arms = arms_of(f"kumar:{problem}")
@@ -171,3 +197,25 @@ def test_shrink_and_perturb_on_label_streams_has_the_published_noise():
         hyper = arms_of(f"upgd_streams:{stream}")["shrink_perturb"].hyper
         found = [hyper[key] for key in ("step_size", "noise_std", "shrink")]
         assert found == [0.01, 0.01, 0.001]
+
+
+# ---- UPGD's streams, warm starts
+
+
+def test_upgd_s_best_settings():
+    arms = arms_of("upgd_streams:ipm")
+    upgd = {"step_size": 0.01, "beta_utility": 0.9999, "noise_std": 0.1, "shrink": 0.01}
+    adamw = {"step_size": 1e-4, "beta1": 0.0, "beta2": 0.99}
+    shrink = {"step_size": 1e-3, "noise_std": 0.1, "shrink": 0.01}
+    for arm, wanted in (("upgd", upgd), ("adamw", adamw), ("shrink_perturb", shrink)):
+        found = {name: arms[arm].hyper[name] for name in wanted}
+        assert found == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("preset", ["ash_adams", "dash"])
+def test_all_test_images_are_scored(preset):
+    for mode in ("smoke", "full"):
+        run = arms_of(f"warm_start:{preset},{mode}")["backprop"]
+        (scored,) = [m for m in run.metrics if m["name"] == "test_accuracy"]
+        size = run.stream.get("held_out_batch")
+        assert scored["minibatches"] * size == SETS["cifar10"][3]

@@ -70,11 +70,20 @@ def test_every_argument_gives_a_study_of_distinct_arms(spec):
     assert len(lanes) >= len(arms)  # none is another's, under a second name
 
 
-def test_every_arm_of_the_timed_methods_can_be_made():
+def script(name):
+    """What a script defines, but for its flags."""
     before = set(flags.FLAGS)
-    script = runpy.run_path(str(FOLDER / "forgetting_speed.py"))
+    found = runpy.run_path(str(FOLDER / name))
     for flag in set(flags.FLAGS) - before:
         delattr(flags.FLAGS, flag)
-    for arm in script["ARMS"]:
-        made, method = script["parts_of"](arm, "mnist", 2_000)
+    return found
+
+
+def test_every_method_that_is_timed_can_be_made():
+    timed = script("forgetting_speed.py")
+    for arm in timed["ARMS"]:
+        made, method = timed["parts_of"](arm, "mnist", 2_000)
         components.make_method(made, method)
+    timed = script("speed.py")
+    for settings in (timed["ARMS"] | timed["MORE"]).values():
+        components.resolve("method", settings)

@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 
 from cl_bench import registry
-from cl_bench.methods import fire, grama, hare_tortoise, last_layers_reset, redo, snr
+from cl_bench.methods import (
+    continual_backprop,
+    fire,
+    grama,
+    hare_tortoise,
+    last_layers_reset,
+    redo,
+    snr,
+)
 from cl_bench.networks import mlp
 from tests import tiny
 
@@ -52,3 +60,13 @@ def test_settings_that_cannot_be_are_refused(module, settings, message):
     net = mlp.make(tiny.SPEC, widths=(5, 4))
     with pytest.raises(ValueError, match=message):
         module.make(net, tiny.SPEC, module.Hyper(**settings))
+
+
+@pytest.mark.parametrize("activation", ["crelu", "fourier"])
+def test_bias_compensation_takes_units_of_one_output(activation):
+    net = mlp.make(tiny.SPEC, widths=(5, 4), activation=activation)
+    with pytest.raises(ValueError, match="'h1'.*compensate_bias=False works"):
+        hyper = continual_backprop.Hyper(variant="arxiv")
+        continual_backprop.make(net, tiny.SPEC, hyper)
+    hyper = continual_backprop.Hyper(variant="arxiv", compensate_bias=False)
+    continual_backprop.make(net, tiny.SPEC, hyper)

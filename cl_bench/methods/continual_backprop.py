@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from cl_bench import optimizers, units
+from cl_bench import optimizers, shapes, units
 from cl_bench.methods import _replacement, _utility
 from cl_bench.methods._compose import compose
 from cl_bench.types import (
@@ -104,6 +104,13 @@ def _moment_reset(hyper: Hyper) -> str:
     return "none" if kept else "moments"
 
 
+def _compensates(hyper: Hyper) -> bool:
+    """As set, else as the variant has it."""
+    if hyper.compensate_bias is not None:
+        return hyper.compensate_bias
+    return VARIANTS[hyper.variant]["compensate_bias"]
+
+
 def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     """Generate-and-test after every optimiser step, on every hidden layer.
 
@@ -121,6 +128,13 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
             "continual_backprop needs a hidden layer; the network has none"
         )
     check(hyper)
+    layer = shapes.two_featured_layer(net, spec)
+    if layer and _compensates(hyper):
+        raise ValueError(
+            f"compensate_bias moves a unit's mean output to its readers' biases, and "
+            f"those of layer {layer!r} have two outputs (activation 'crelu' or "
+            "'fourier'): compensate_bias=False works"
+        )
     transform = replace_units(net, hyper)
     return compose(
         net,
@@ -136,9 +150,7 @@ def replace_units(net: Network, hyper: Hyper) -> NetTransform:
     chosen = VARIANTS[hyper.variant]
     utility = hyper.utility or chosen["utility"]
     correction = hyper.correction or chosen["correction"]
-    compensate = hyper.compensate_bias
-    if compensate is None:
-        compensate = chosen["compensate_bias"]
+    compensate = _compensates(hyper)
     needs_reset_mask = hyper.optimizer != "sgd" and _moment_reset(hyper) != "none"
 
     def init(state: NetState) -> State:

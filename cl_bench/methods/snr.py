@@ -2,18 +2,17 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from cl_bench import optimizers, units
+from cl_bench import optimizers, shapes, units
 from cl_bench.methods import _unit_resets
 from cl_bench.methods._compose import compose
 from cl_bench.methods._replacement import alive
 from cl_bench.methods._surgery import apply_if, moment_mask, reset_units
 from cl_bench.schedule import schedule
-from cl_bench.types import Key, Method, NetState, NetTransform, Network, StreamSpec
+from cl_bench.types import Method, NetState, NetTransform, Network, StreamSpec
 
 REFERENCE = (
     "Farias and Jozefiak, ICLR 2025 (arXiv 2410.20098); written from a secondary "
@@ -118,20 +117,13 @@ def _reset_silent(net: Network, spec: StreamSpec, hyper: Hyper) -> NetTransform:
 
 
 def _require_one_feature(net: Network, spec: StreamSpec) -> None:
-    """Raise ValueError for units of two features, activations [B, ..., 2, U]."""
-
-    def activations(key: Key) -> dict[str, Array]:
-        x = jnp.zeros((1, *spec.input_shape))
-        return net.apply(net.init(key), x, train=False, key=None)[1]
-
-    acts = jax.eval_shape(activations, jax.random.key(0))
-    for unit in net.units:
-        if acts[unit.name].ndim % 2 == 1:  # neither [B, U] nor [B, H, W, U]
-            raise ValueError(
-                f"snr resets units that do not fire, and those of layer {unit.name!r} "
-                "have two features (activation 'crelu' or 'fourier'), whose signs do "
-                "not tell; activation 'relu', or redo or continual_backprop, work"
-            )
+    """Raise ValueError for units of two features."""
+    if layer := shapes.two_featured_layer(net, spec):
+        raise ValueError(
+            f"snr resets units that do not fire, and those of layer {layer!r} have two "
+            "features (activation 'crelu' or 'fourier'), whose signs do not tell; "
+            "activation 'relu', or redo or continual_backprop, work"
+        )
 
 
 def _fired(net: Network, acts: dict[str, Array]) -> dict[str, Array]:

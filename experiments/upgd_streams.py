@@ -20,6 +20,7 @@ is UPGD behind the same.
                       backprop, and the control (the default)
             all       the paper's other arms too, and UPGD behind the standardised
                       input; the other streams have one set of arms
+            control   of ipm: the control at three step sizes and three decays
 
 Measured, `ipm,main --config.seeds=6`, jax 0.10.2, on two CPU cores, pooled noise;
 accuracy in % over the whole stream with its 95 % bootstrap interval over seeds (two seeds
@@ -45,7 +46,7 @@ from typing import Any
 from cl_bench import config
 
 STREAMS = ("ipm", "lp_cifar", "lp_emnist", "smoke")
-ARMS = ("main", "all")
+ARMS = ("main", "all", "control")
 POOLED = {"noise": "pooled"}
 
 
@@ -89,6 +90,9 @@ def sweep(add, config):
     """The arms at the settings that the header tells of, for the stream."""
     _, which, arms = config.study.split("-")
     if which in ("ipm", "smoke"):
+        if arms == "control":
+            _controls(add)
+            return
         _input_permuted(add)
         if arms == "all":
             _input_permuted_more(add)
@@ -123,6 +127,13 @@ def _input_permuted_more(add) -> None:
     add("l2", method={"name": "l2", "strength": 1e-3, "step_size": 1e-3})
     add("continual_backprop", method={**CBP, "step_size": 1e-3})
     add("upgd, ema input", method=_upgd(step_size=0.01), network=CONTROL)
+
+
+def _controls(add) -> None:
+    for decay in (0.9, 0.99, 0.999):
+        network = {**CONTROL, "input_decay": decay}
+        method = {"step_size": [1e-3, 3e-3, 1e-2]}
+        add(f"backprop, ema input {decay}", method=method, network=network)
 
 
 def _label_permuted(add, which: str) -> None:

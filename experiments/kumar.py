@@ -51,10 +51,11 @@ first and last 50 tasks; dead units, effective rank and mean |w| at task 500:
     layer norm            77.0 [76.8 77.1]     81.7    74.4 [74.2 74.6]      0 %   25 %   .948
     backprop              68.4 [68.0 68.8]     72.2    65.8 [65.1 66.3]      0 %   10 %   .052
 
-The paper shows figures, and states that L2-Init is among the three best with Adam on all
-five problems; so it is here. Backprop has few dead units: what it loses shows in the
-effective rank and in |w|. Not measured yet: `pm,sgd`, the other problems, and on `pm,adam`
-the two arms that are not the paper's and its two metrics.
+Then redo reset biases and moments to 0 and continual_backprop accumulated. The paper shows
+figures, and states that L2-Init is among the three best with Adam on all five problems; so
+it is here. Backprop has few dead units: what it loses shows in the effective rank and in
+|w|. Not measured yet: `pm,sgd`, the other problems, and on `pm,adam` the two arms that are
+not the paper's and its two metrics.
 """
 
 from typing import Any

@@ -10,8 +10,8 @@ Two protocols; test accuracy averaged over the ten tasks after the last.
                           Adam at 1e-4, batch 128, 5,000 steps a task, 32 x 32 pixels
     MODE      full        10 seeds
               checks      why rehearsal is better here than published, and EWC worse:
-                          memory, what is replayed, step size, Fisher; 2 seeds
-                          (`gpm` only)
+                          memory, what is replayed, step size; 2 seeds (`gpm` only;
+                          EWC with the Fisher of batches has not been run)
               smoke       digits, 2 tasks, seconds
 
 Both are domain-incremental. Departures: `gpm`'s network has biases, frozen after the

@@ -28,11 +28,10 @@ has 500 + 50 images of a class, not 600 + 100 (`--config.stream.train_per_class=
 --config.stream.test_per_class=100`): 100 steps a task where the paper has 120; ReDo's
 period is as many tasks either way. CReLU has .09 of the units fewer in the MLP, .27 in
 the convolutional network and .31 with 100 outputs, as in the paper: the parameters stay
-within 1 %. Continual backprop counts all units on convolutions and draws whether a
-unit of the MLP is replaced, as the released code; but that code draws new dense weights
-within Kaiming's bounds, and in the convolutional network keeps Adam's first moment of a
-replaced unit. Our L2 also reaches the scales of `L2 + layer norm`;
-theirs leaves normalisation out.
+within 1 %. Continual backprop counts all units on convolutions and draws whether a unit of
+the MLP is replaced, as the released code, which draws new dense weights within Kaiming's
+bounds and in the convolutional network keeps Adam's first moment of a replaced unit. Our
+L2 also reaches the scales of `L2 + layer norm`; theirs leaves normalisation out.
 
 `srank_kumar` and `dead_units_kumar` are the paper's metrics (singular values of 1,000
 examples: 2 ms of a core a task and layer of the MLP, .3 s for the first convolution).

@@ -42,15 +42,15 @@ first and last 50 tasks; dead units, effective rank and mean |w| at task 500:
 
                           whole run            first   last                 dead   rank   |w|
     l2_init               83.7 [83.7 83.8]     83.6    83.8 [83.7 83.9]      0 %   15 %   .027
-    redo                  83.6 [83.5 83.6]     83.3    83.7 [83.6 83.7]      0 %   25 %   .040
     crelu                 83.2 [83.2 83.2]     83.6    83.1 [83.1 83.1]      0 %   61 %   .243
     l2                    83.2 [83.1 83.2]     83.0    83.3 [83.2 83.4]      1 %    7 %   .008
+    redo                  82.9 [82.9 83.0]     82.7    83.1 [83.1 83.2]      6 %   23 %   .031
     continual_backprop    82.1 [82.1 82.1]     81.7    82.3 [82.2 82.4]      0 %   18 %   .031
     shrink_perturb        81.9 [81.9 81.9]     82.2    81.8 [81.8 81.9]      0 %    5 %   .012
     layer norm            77.0 [76.8 77.1]     81.7    74.4 [74.2 74.6]      0 %   25 %   .948
     backprop              68.4 [68.0 68.8]     72.2    65.8 [65.1 66.3]      0 %   10 %   .052
 
-Then redo reset biases and moments to 0 and continual_backprop accumulated. The paper shows
+When it was measured continual_backprop accumulated what it owed. The paper shows
 figures, and states that L2-Init is among the three best with Adam on all five problems; so
 it is here. Backprop has few dead units: what it loses shows in the effective rank and in
 |w|. Not measured yet: `pm,sgd`, the other problems, and on `pm,adam` the two arms that are

@@ -62,15 +62,12 @@ cell marked `!` differs by more than max(1,
     ewc              19.80 +-0.05    19.79  +-0.10 [19.73 19.85]
     online ewc       19.77 +-0.04    19.79  +-0.07 [19.75 19.82]
     si               19.67 +-0.09    19.69  +-0.09 [19.64 19.74]
-    mas *            19.52 +-0.29    19.78  +-0.06 [19.74 19.81]
+    mas              19.52 +-0.29    19.75  +-0.07 [19.71 19.80]
     lwf              24.17 +-0.33    21.73! +-0.90 [21.19 22.24]
     rehearsal 1100   90.78 +-0.85    91.01  +-0.54 [90.68 91.32]
     rehearsal 4400   95.59 +-0.49    95.77  +-0.26 [95.63 95.93]
     gem              92.20 +-0.12    91.15! +-0.26 [91.01 91.32]
     offline          97.53 +-0.30    97.76  +-0.20 [97.65 97.88]
-
-* Measured with importances over 10 outputs, where their code takes the mean over those
-seen so far, as this experiment now does; not run again.
 
 SGD is above Adam in task and domain, L2 above EWC in all three, as published.
 

@@ -25,15 +25,19 @@ def kernels(net: Network) -> dict[str, jax.ShapeDtypeStruct]:
     return {name: layer["kernel"] for name, layer in params(net).items()}
 
 
+def activations(net: Network, spec: StreamSpec) -> dict[str, jax.ShapeDtypeStruct]:
+    """Name -> shape of what `apply` returns as activations, for one example."""
+    x = jax.ShapeDtypeStruct((1, *spec.input_shape), jnp.float32)
+    apply = partial(net.apply, train=False, key=None)
+    return jax.eval_shape(apply, state(net), x)[1]
+
+
 def two_featured_layer(net: Network, spec: StreamSpec) -> str | None:
     """A layer of `net.units` whose activations are [B, ..., 2, U], two a unit.
 
     So they are with the activations 'crelu' and 'fourier'. None where there is none.
     """
-    x = jax.ShapeDtypeStruct((1, *spec.input_shape), jnp.float32)
-    apply = partial(net.apply, train=False, key=None)
-    acts = jax.eval_shape(apply, state(net), x)[1]
-    names = [unit.name for unit in net.units]
+    acts, names = activations(net, spec), [unit.name for unit in net.units]
     # One a unit is [B, U] or [B, H, W, U].
     return next((name for name in names if acts[name].ndim % 2 == 1), None)
 

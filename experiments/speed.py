@@ -1,6 +1,6 @@
 """How many steps a second: one table of this machine's speed, a benchmark and no test.
 
-    python experiments/speed.py                              # ten minutes on 2 cores
+    python experiments/speed.py                              # all of ARMS
     python experiments/speed.py --only=backprop,trac,parseval --lanes=1 --steps=2000
                                                              # any of ARMS and MORE
     python experiments/speed.py --widths=100 --lanes=1,64,1024,4096 --strategies=vmap

@@ -63,10 +63,13 @@ def compare(method, optimizer, step, state, data=None):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("source", ["fresh", "initial"])
-def test_redo(optimizer, source):
+@pytest.mark.parametrize(
+    ("source", "moment_reset"),
+    [("fresh", "moments"), ("initial", "moments"), ("initial", "none")],
+)
+def test_redo(optimizer, source, moment_reset):
     fresh = source == "fresh"
-    options = {"source": source, "moment_reset": "moments" if fresh else "none"}
+    options = {"source": source, "moment_reset": moment_reset}
     hyper = redo.Hyper(
         **HYPER, **options, optimizer=optimizer, threshold=0.5, period=PERIOD
     )
@@ -78,7 +81,7 @@ def test_redo(optimizer, source):
         return oracle_redo.step(
             params, grads, opt, state, acts, tiny.at(drawn, i) if fresh else initial,
             optimizer=OPTIMIZERS[optimizer][1], period=PERIOD, tau=0.5,
-            initial=not fresh,
+            initial=not fresh, keep_moments=moment_reset == "none",
         )  # fmt: skip
 
     masks = compare(method, optimizer, step, oracle_redo.init())

@@ -42,9 +42,7 @@ def is_dense(net: Network, spec: StreamSpec) -> bool:
     one = all(len(u.incoming) == len(u.outgoing) == u.repeat == 1 for u in net.units)
     if not one or set(state.params) != set(writes):
         return False
-    x = jax.ShapeDtypeStruct((1, *spec.input_shape), jnp.float32)
-    apply = partial(net.apply, train=False, key=None)
-    acts = jax.eval_shape(apply, state, x)[1]
+    acts = shapes.activations(net, spec)
     return all(
         set(layer) <= {"kernel", "bias"}
         and layer["kernel"].ndim == 2

@@ -24,8 +24,8 @@ def reset_units(
 
     `masks`: unit name -> [U] bool. Incoming weights are drawn from the network's own
     initialiser and biases are 0, or both are those of `params` (a copy of the initial
-    network, say); normalisation and its statistics neutral, outgoing weights 0. The readers'
-    biases stay. Nothing is drawn where no unit is masked (vmapped: in no lane).
+    network, say); normalisation and its statistics neutral, outgoing weights 0. The
+    readers' biases stay. Nothing is drawn where no unit is masked (vmapped: in no lane).
     """
 
     def reset(turn: Array, state: NetState) -> NetState:

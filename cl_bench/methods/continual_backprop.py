@@ -128,10 +128,9 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
             "continual_backprop needs a hidden layer; the network has none"
         )
     check(hyper)
-    layer = shapes.two_featured_layer(net, spec)
-    if layer and _compensates(hyper):
+    if _compensates(hyper) and (layer := shapes.two_featured_layer(net, spec)):
         raise ValueError(
-            f"compensate_bias moves a unit's mean output to its readers' biases, and "
+            "compensate_bias moves a unit's mean output to its readers' biases, and "
             f"those of layer {layer!r} have two outputs (activation 'crelu' or "
             "'fourier'): compensate_bias=False works"
         )

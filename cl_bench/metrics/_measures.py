@@ -197,9 +197,7 @@ def _width(reading: Reading) -> int:
     """Features of the last hidden layer, all positions of a feature map."""
     if not reading.net.units:
         return math.prod(reading.spec.input_shape)
-    x = _struct(1, *reading.spec.input_shape)
-    apply = partial(reading.net.apply, train=False, key=None)
-    acts = jax.eval_shape(apply, shapes.state(reading.net), x)[1]
+    acts = shapes.activations(reading.net, reading.spec)
     return acts[reading.net.units[-1].name].size
 
 

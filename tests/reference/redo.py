@@ -2,8 +2,8 @@
 
 Score of unit i of a layer of H: s_i = E|h_i| / (1/H sum_k E|h_k|), the mean over the
 batch (and over space). Every F steps the hidden units with s_i <= tau are made new;
-`fresh` is a newly drawn network. Kumar et al.'s variant (`initial`): it is the initial
-one, which gives the biases too, and the moments stay. See `resets`.
+`fresh` is a newly drawn network. Kumar et al.'s variant: it is the initial one, which
+gives the biases too (`initial`), and the moments stay (`keep_moments`). See `resets`.
 
 Choices: the activations are those of the step's forward pass, before its update; step
 t counts from 1 and is a reset step where F divides t; the reset follows the optimiser
@@ -50,6 +50,7 @@ def step(
     period: int,
     tau: float = 0.1,
     initial: bool = False,
+    keep_moments: bool = False,
 ) -> tuple[Params, OptState, dict[str, Any], Masks]:
     """One step; also the masks [U] of what was reset (all False when not due)."""
     params, opt_state = optimizer(cast(params), grads, opt_state)
@@ -58,6 +59,6 @@ def step(
     hidden = [name for name in params if name != "head"]
     masks = {name: due & (scores(activations[name]) <= tau) for name in hidden}
     params = reset_units(params, masks, fresh, with_bias=initial)
-    if not initial:
+    if not keep_moments:
         opt_state = reset_moments(opt_state, masks)
     return params, opt_state, {"count": count}, masks

@@ -1,7 +1,8 @@
 """What a reset of hidden units does, for the oracles of ReDo, GraMa and SNR.
 
 Incoming weights <- those of a fresh draw, every other leaf of the incoming module <-
-its neutral value (Kumar et al.: its bias <- that of the initial network), outgoing weights <- 0; the bias of the next layer is not touched.
+its neutral value (Kumar et al.: its bias <- that of the initial network), outgoing
+weights <- 0; the bias of the next layer is not touched.
 Where units of two neighbouring layers go together, the weight that joins them is the
 fresh one (layer by layer from the input: first outgoing 0, then incoming drawn), as in
 continual backprop. Fully connected networks 'h1', 'h2', ..., 'head'.

@@ -10,8 +10,8 @@ are theirs for each scenario (`COEFFICIENTS`, in their units), translated to our
         --workdir=results/split_mnist
     SCENARIO  all, task, domain or class
     MODE      full        10 seeds
-              plasticity  5 seeds (measured: 2) of methods that keep a network able to learn: do
-                          they keep what it has learned?
+              plasticity  5 seeds (measured: 2) of methods that keep a network able to
+                          learn: do they keep what it has learned?
               checks      5 seeds of what may explain LwF and GEM
               smoke       digits, 2 tasks, seconds
 
@@ -23,9 +23,8 @@ GEM is the paper's, where their code's also trains on its stored examples.
 Published, mean and SD of 10 runs, and measured, mean, SD and 95 % bootstrap interval of
 the mean, 10 seeds, jax 0.10.2. All 360 runs took 52 minutes on two CPU cores, beside
 other work, with GEM at 275 examples a task. The rows of GEM here are a later run by
-themselves: its memory, shared by the tasks, has 1.6 times as many examples to read. A
-cell marked `!` differs by more than max(1,
-2 standard errors of the difference).
+themselves: its memory, shared by the tasks, has 1.6 times as many examples to read.
+A cell marked `!` differs by more than max(1, 2 standard errors of the difference).
 
     task             published       measured
     adam             93.46 +-2.01    93.61  +-2.09 [92.38 94.77]
@@ -76,12 +75,13 @@ Checks made where a cell differs (5 seeds each; the rest as above):
     lwf, domain   distillation times temperature^2 (no arm of `checks`): 75.6; pixels in
                   [0, 1]: 75.5; 2,000 steps a task: 75.7; digits in an order drawn for
                   each seed: 69.2 +-7.2; these three together, which is van de Ven's
-                  protocol: 71.4 +-5.5 [67.0 75.5] (his 71.50). The natural order of the digits is
-                  an easy one for LwF; which one Hsu et al. had for it is not said.
-    lwf, class    all outputs in play from the start (no arm of `checks`): 19.9; digits in a drawn order: 21.6
-                  +-1.6 [20.4 22.7]; with that, 2,000 steps a task and pixels in [0, 1],
-                  as van de Ven has them: 23.1 +-1.7 [21.8 24.4] (his 23.85; van de Ven
-                  et al. 2022 print 21.9).
+                  protocol: 71.4 +-5.5 [67.0 75.5] (his 71.50). The natural order of the
+                  digits is an easy one for LwF; which one Hsu et al. had for it is not
+                  said.
+    lwf, class    all outputs in play from the start (no arm of `checks`): 19.9; digits in
+                  a drawn order: 21.6 +-1.6 [20.4 22.7]; with that, 2,000 steps a task and
+                  pixels in [0, 1], as van de Ven has them: 23.1 +-1.7 [21.8 24.4] (his
+                  23.85; van de Ven et al. 2022 print 21.9).
     gem, class    the last 275 examples of each task instead of 1,100 shared by the tasks
                   so far: 90.7 +-.3 (10 seeds); 550 of each: 92.2 +-.2 (4 seeds); with
                   rehearsal: 92.09 +-.23 [91.92 92.28]. It is the last: GEM of their code
@@ -89,11 +89,10 @@ Checks made where a cell differs (5 seeds each; the rest as above):
                   examples, under the same constraints.
 
 Methods that keep a network able to learn, `domain,plasticity`, seeds 0 and 1, mean and
-SD: adam 55.0 +-1.0, l2_init 57.2 +-1.2, upgd with
-moments 56.0 +-.4, snr 54.8 +-.6, shrink_perturb
-54.8 +-1.3, continual_backprop 54.3 +-1.8, redo 52.5 +-1.9. At
-their defaults but for pooled noise, UPGD's settings and the 'paper' convention of
-l2_init, five tasks long, none of them remembers: they answer another question.
+SD: adam 55.0 +-1.0, l2_init 57.2 +-1.2, upgd with moments 56.0 +-.4, snr 54.8 +-.6,
+shrink_perturb 54.8 +-1.3, continual_backprop 54.3 +-1.8, redo 52.5 +-1.9. At their
+defaults but for pooled noise, UPGD's settings and the 'paper' convention of l2_init, five
+tasks long, none of them remembers: they answer another question.
 """
 
 from typing import Any

@@ -1,12 +1,17 @@
-"""GEM's quadratic programme, and the projections of GEM and A-GEM."""
+"""GEM's quadratic programme, the projections of GEM and A-GEM, and what GEM reads."""
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.optimize import nnls
 
+from cl_bench import runner
 from cl_bench.methods import _quadratic, agem, gem
+from cl_bench.networks import mlp
+from cl_bench.streams import transformed
+from tests import tiny
 from tests.reference import gem as oracle_gem
 
 
@@ -63,3 +68,37 @@ def test_agem_projection():
     chex.assert_trees_all_equal(agem.project(g, {"a": 0 * g["a"]}), g)
     tiny_one = {"a": np.float32(1e-25) * against["a"]}  # its square is 0
     chex.assert_trees_all_close(agem.project(g, tiny_one), found, rtol=1e-5)
+
+
+@pytest.mark.parametrize("past", [1, 4, 19, 300])
+def test_a_portion_holds_a_share_and_little_more(past):
+    portions = gem.shared_portions(1100, past)
+    for tasks in range(1, past + 1):
+        size = next(p.size for p in portions if tasks <= p.most)
+        assert 1100 // tasks <= size <= 1.25 * 1100 / tasks
+    assert portions[-1].most == past
+    assert len(portions) <= 30
+
+
+def test_what_is_read_does_not_depend_on_the_portions(monkeypatch):
+    """Seven tasks: 1, 2, 3, 4 to 5 and 6 past ones have portions of their own."""
+
+    def trained():
+        stream = transformed.make(
+            num_tasks=7, examples=40, batch_size=10, steps_per_task=8
+        )
+        net = mlp.make(stream.spec, widths=(6,))
+        run = runner.make_run(stream, net, gem.make, [], gem.NEEDS)
+        data = jax.tree.map(jnp.asarray, stream.load())
+        hyper = gem.Hyper(step_size=0.1, sharing="so_far", capacity=31)
+        seed = jnp.uint32(0)
+
+        def lane():
+            return run.chunk(data, seed, hyper, run.init(data, seed, hyper), 0, 7, 7)
+
+        return tiny.quick_jit(lane)()[0].learner.net.params
+
+    found = trained()
+    everything = lambda capacity, past: [gem.Portion(capacity, past)]
+    monkeypatch.setattr(gem, "shared_portions", everything)
+    chex.assert_trees_all_close(found, trained(), rtol=1e-4, atol=1e-5)

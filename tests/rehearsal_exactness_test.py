@@ -214,18 +214,11 @@ def test_gem_reads_no_example_of_another_task():
     )  # fmt: skip
     other = np.where(memory.task[:, None] == 1, 5.0 * memory.x, memory.x)
     clock = Clock(jnp.int32(0), jnp.int32(2), jnp.int32(0))
-    blocks = gem.Blocks(5, lambda task: 2)
 
     def of(x):
-        now = memory._replace(x=x)
+        now = jax.tree.map(jnp.asarray, memory._replace(x=x))
         rows = gem.task_gradients(
-            net,
-            SPEC,
-            tiny.KEY,
-            clock,
-            learner.net,
-            jax.tree.map(jnp.asarray, now),
-            blocks,
+            net, SPEC, tiny.KEY, clock, learner.net, now, gem.Portion(10, 2)
         )
         return jax.tree.map(lambda r: np.asarray(r[0]), rows)
 

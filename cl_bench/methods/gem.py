@@ -37,11 +37,11 @@ NEUTRAL = None
 SHARINGS = ("fixed", "so_far")
 
 
-class Blocks(NamedTuple):
-    """In what portions a task's stored examples are read."""
+class Portion(NamedTuple):
+    """How many of each past task's stored examples are read, while there are few."""
 
     size: int
-    number: Callable[[Array], Array | int]  # of every past task, during a task
+    most: int  # past tasks
 
 
 @struct.dataclass
@@ -73,9 +73,9 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     and u the solution of (jitter on the diagonal) min 1/2 u^T G G^T u + g^T G^T u
     subject to u >= margin.
 
-    A step costs a gradient of every stored example, in blocks (statistics of a batch
-    normalisation are those of a block). Raises ValueError for a memory that does not
-    fit, and a sharing that does not exist.
+    A step costs a gradient of every stored example (statistics of a batch normalisation
+    are those of a task's). Raises ValueError for a memory that does not fit, and a
+    sharing that does not exist.
     """
     if hyper.sharing not in SHARINGS:
         raise ValueError(f"sharing={hyper.sharing!r} is none of {', '.join(SHARINGS)}")
@@ -84,8 +84,8 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     capacity = _memory.ring_capacity(spec, hyper.memory_per_task, hyper.capacity)
     _memory.check(spec, capacity, "ring")
     memory = partial(_memory.empty, spec, capacity, "ring")
-    blocks = Blocks(hyper.memory_per_task, lambda task: 1)
-    transform = _into_cone(net, spec, memory, blocks, hyper)
+    portions = [Portion(hyper.memory_per_task, max(spec.num_tasks - 1, 1))]
+    transform = _into_cone(net, spec, memory, portions, hyper)
     base = compose(
         net,
         spec,
@@ -102,11 +102,8 @@ def _sharing(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     if capacity is None:
         capacity = spec.num_tasks * hyper.memory_per_task
     shares = _shares.empty(spec, capacity)
-    # The last task's shares are one block each; long streams have small shares.
-    last = capacity // max(spec.num_tasks - 1, 1)
-    size = min(max(last, spec.batch_size), capacity)
-    blocks = Blocks(size, lambda task: (capacity // task + size - 1) // size)
-    transform = _into_cone(net, spec, lambda: shares.memory, blocks, hyper)
+    portions = shared_portions(capacity, max(spec.num_tasks - 1, 1))
+    transform = _into_cone(net, spec, lambda: shares.memory, portions, hyper)
 
     def end_task(key, clock, train, learner):
         now = _shares.Shares(learner.extra[SLOT], learner.extra["rank"])
@@ -124,6 +121,19 @@ def _sharing(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         end_task=end_task,
     )
     return remembering(base, lambda memory, batch, task: _memory.note(memory, batch))
+
+
+def shared_portions(capacity: int, past: int) -> list[Portion]:
+    """Of shares of 1, 2, ... `past` tasks, each at most a quarter of it too many.
+
+    So that a long stream does not compile a gradient for every number of past tasks.
+    """
+    portions, fewest = [], 1
+    while fewest <= past:
+        most = min(fewest * 5 // 4, past)
+        portions.append(Portion(capacity // fewest, most))
+        fewest = most + 1
+    return portions
 
 
 def _rehearsal(net: Network, spec: StreamSpec, hyper: Hyper) -> ExtraLoss | None:
@@ -144,17 +154,21 @@ def _into_cone(
     net: Network,
     spec: StreamSpec,
     memory: Callable[[], Memory],
-    blocks: Blocks,
+    portions: list[Portion],
     hyper: Hyper,
 ) -> GradTransform:
+    # The first task has no past, and does not pay for one.
+    before = jnp.asarray([0, *(portion.most for portion in portions[:-1])])
+
     def update(key, clock, grads, state, memory):
-        def projected(grads):
-            rows = task_gradients(net, spec, key, clock, state, memory, blocks)
-            past = jnp.arange(spec.num_tasks) < clock.task
+        def projected(portion: Portion, grads: PyTree) -> PyTree:
+            rows = task_gradients(net, spec, key, clock, state, memory, portion)
+            past = jnp.arange(portion.most) < clock.task
             return project(grads, rows, past, hyper.margin, hyper.jitter)
 
-        # The first task has no past, and does not pay for one.
-        used = jax.lax.cond(clock.task > 0, projected, lambda g: g, grads)
+        # By the clock, not by what is stored: lanes that share it then share the branch.
+        branches = [lambda grads: grads, *(partial(projected, r) for r in portions)]
+        used = jax.lax.switch(jnp.sum(clock.task > before), branches, grads)
         return used, memory
 
     return GradTransform(lambda state: memory(), update)
@@ -167,39 +181,32 @@ def task_gradients(
     clock: Clock,
     state: NetState,
     memory: Memory,
-    blocks: Blocks,
+    portion: Portion,
 ) -> PyTree:
-    """Gradient of each past task's stored examples, 0 for the others: leaves [T, ...]."""
+    """Gradient of each past task's stored examples, 0 for others: leaves [most, ...]."""
     tasks, places = spec.num_tasks, len(memory.filled)
     owner = jnp.where(memory.filled, memory.task, tasks)
     by_task = jnp.argsort(owner, stable=True)
     stored = jnp.sum(owner == jnp.arange(tasks)[:, None], axis=1)
-    first = jnp.cumsum(stored) - stored
+    first, nth = jnp.cumsum(stored) - stored, jnp.arange(portion.size)
 
-    def add_block(task: Array, i: Array, rows: PyTree) -> PyTree:
-        nth, count = i * blocks.size + jnp.arange(blocks.size), stored[task]
-        mine = nth < count
+    def add_row(task: Array, rows: PyTree) -> PyTree:
         # Padding is the task's own examples again, of weight 0.
-        place = by_task[(first[task] + nth % jnp.maximum(count, 1)) % places]
-        old = _memory.recall(spec, memory, place, mine)
-        share = jnp.sum(mine) / jnp.maximum(count, 1)
+        place = by_task[(first[task] + nth % jnp.maximum(stored[task], 1)) % places]
+        old = _memory.recall(spec, memory, place, nth < stored[task])
 
         def loss(params):
             at = state._replace(params=params)
-            forward = jax.random.fold_in(jax.random.fold_in(key, task), i)
+            forward = jax.random.fold_in(key, task)
             logits = net.apply(at, old.x, train=True, key=forward)[0]
-            return share * _replay.mean_loss(spec, logits, old)
+            return _replay.mean_loss(spec, logits, old)
 
         grads = jax.grad(loss)(state.params)
-        return jax.tree.map(lambda all_, g: all_.at[task].add(g), rows, grads)
+        return jax.tree.map(lambda all_, g: all_.at[task].set(g), rows, grads)
 
-    def add_row(task: Array, rows: PyTree) -> PyTree:
-        # By the clock, not by what is stored: lanes that share it then share the loop.
-        number = blocks.number(clock.task)
-        return jax.lax.fori_loop(0, number, partial(add_block, task), rows)
-
-    rows = jax.tree.map(lambda p: jnp.zeros((tasks, *p.shape)), state.params)
-    return jax.lax.fori_loop(0, clock.task, add_row, rows)  # past tasks only
+    rows = jax.tree.map(lambda p: jnp.zeros((portion.most, *p.shape)), state.params)
+    turns = jnp.minimum(clock.task, portion.most)  # past tasks only
+    return jax.lax.fori_loop(0, turns, add_row, rows)
 
 
 def project(

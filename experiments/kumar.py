@@ -38,7 +38,7 @@ examples: 2 ms of a core a task and layer of the MLP, .3 s for the first convolu
 
 Measured, `pm,adam`, 10 seeds, jax 0.10.2, two CPU cores (90 minutes beside other runs):
 online accuracy in %, mean over the run, 95 % bootstrap interval over seeds, mean over the
-first and last 50 tasks; dead units, effective rank and mean |w| at task 500:
+first 10 and last 50 tasks; dead units, effective rank and mean |w| at task 500:
 
                           whole run            first   last                 dead   rank   |w|
     l2_init               83.7 [83.7 83.8]     83.6    83.8 [83.7 83.9]      0 %   15 %   .027

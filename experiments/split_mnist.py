@@ -25,7 +25,8 @@ the mean, 10 seeds, jax 0.10.2. All 360 runs took 52 minutes on two CPU cores, b
 other work, with GEM at 275 examples a task. The rows of GEM here are a later run by
 themselves: its memory, shared by the tasks, has 1.6 times as many examples to read. On a
 day when the same cores gave Adam 300 to 350 lane-steps/s, and not 350 to 440, 33 of the
-36 rows, alone, took 59 minutes, two of GEM's (now 10 % quicker) 14 of them.
+36 rows, alone and in two stretches, took 59 minutes, two of GEM's (now 10 % quicker)
+14 of them.
 A cell marked `!` differs by more than max(1, 2 standard errors of the difference).
 
     task             published       measured

@@ -18,10 +18,10 @@ Departs from the paper in the network that goes on: it is chosen among those at 
 of segments, so once an epoch in the first increment only (paper: always), up to 20 times
 an epoch in the last.
 
-`dormant_units` is not quite the paper's correlate: it looks at the inner layers of the
-blocks and at the four streams (12 layers; the paper at all 17 ReLUs), and with running
-statistics of batch normalisation (the paper with the batch's). Ranks of the 512 pooled
-features are not measured.
+`residual_correlates` are the paper's: dormant units of all 17 ReLUs and ranks of the 512
+pooled features, under the batch's statistics. It reads them on the stream's examples, the
+paper on unaugmented ones of the new classes. `dormant_units` looks at the units that
+methods act on: the inner layers of the blocks and the four streams.
 
 `smoke` runs on `imagenet_resized/32x32`, not CIFAR-100, which may not be there; the
 benchmark's name in its records says so. Published, all 100 classes (digitised from the paper's
@@ -55,6 +55,7 @@ def get_config(arg: str = ""):
             "online_accuracy",
             {"name": "test_accuracy", "minibatches": 100},  # all of the test set
             "dormant_units",
+            "residual_correlates",
             "weight_norms",
         ),
         seeds=1 if mode == "smoke" else 15,

@@ -5,7 +5,7 @@ import pytest
 
 from cl_bench import report
 from cl_bench.report import forgetting, transfer
-from cl_bench.report.labels import AVERAGE
+from cl_bench.report.label_table import AVERAGE
 from tests import report_page
 from tests.forgetting_setting import (
     EVIL,

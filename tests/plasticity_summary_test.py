@@ -165,7 +165,8 @@ def test_the_table_leaves_out_what_nobody_measured(folder):
 
 def test_every_new_metric_has_a_label():
     recorded = {
-        "dead_units_kumar", "parameter_magnitude", "sample_plasticity",
+        "dead_units_kumar", "dormant_relus", "parameter_magnitude",
+        "pooled_effective_rank", "pooled_srank", "sample_plasticity",
         "segment_test_accuracy", "srank_kumar", "stable_rank", "steps_to_threshold",
         "test_accuracy", "test_loss", "threshold_reached", "update_norm", "weight_l1",
         "weight_l2", "weight_rank", "zero_activation_fraction",

@@ -6,7 +6,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench.types import Method, Metric, NetState, Network, Probe, StreamSpec, Unit
+from cl_bench.types import (
+    Batch,
+    Method,
+    Metric,
+    NetState,
+    Network,
+    Probe,
+    StreamSpec,
+    Unit,
+)
 
 PROBE_EXAMPLES = 2_000  # Dohare et al. 2024: the first 2,000 examples of a task
 
@@ -25,19 +34,23 @@ def metric(
     return Metric(init, read_start, update, read_segment, read, end_task, check)
 
 
-def first_activations(
-    net: Network, spec: StreamSpec, probe: Probe, examples: int = PROBE_EXAMPLES
-) -> dict[str, Array]:
-    """Activations of each hidden layer on the task's first training examples.
+def first_examples(spec: StreamSpec, probe: Probe, examples: int) -> Batch:
+    """The task's first training examples as one batch.
 
-    Returns unit name -> [n, ..., U], n the largest number of whole batches in
-    `examples`, at most a task's.
+    As many as the largest number of whole batches in `examples`, at most a task's.
     """
     examples = min(examples, spec.examples_per_task)
     batches = jnp.arange(max(1, examples // spec.batch_size), dtype=jnp.int32)
     stacked = jax.vmap(probe.train)(batches)
-    merged = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), stacked)
-    acts = probe.predict(probe.learner, merged)[1]
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), stacked)
+
+
+def first_activations(
+    net: Network, spec: StreamSpec, probe: Probe, examples: int = PROBE_EXAMPLES
+) -> dict[str, Array]:
+    """Activations of each hidden layer on `first_examples`: unit name -> [n, ..., U]."""
+    batch = first_examples(spec, probe, examples)
+    acts = probe.predict(probe.learner, batch)[1]
     return {unit.name: acts[unit.name] for unit in net.units}
 
 

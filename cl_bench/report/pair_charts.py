@@ -8,7 +8,7 @@ import numpy as np
 
 from cl_bench.report.accuracies import MOST_CELLS, mean_over_runs
 from cl_bench.report.charts import ROWS, finished, rounded
-from cl_bench.report.labels import PAIRS
+from cl_bench.report.label_table import PAIRS
 from cl_bench.report.pairs import SCALES, Pairs, parts
 from cl_bench.stats import Floats
 

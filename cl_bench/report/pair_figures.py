@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cl_bench.report.accuracies import mean_over_runs
-from cl_bench.report.labels import PAIRS
+from cl_bench.report.label_table import PAIRS
 from cl_bench.report.pair_charts import AXES, domains, tasks_shown
 from cl_bench.report.pairs import SCALES, Pairs, parts
 from cl_bench.stats import Floats

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cl_bench import registry
-from cl_bench.report.labels import PAIRS
+from cl_bench.report.label_table import PAIRS
 from cl_bench.report.studies import Study, last_in_task
 from cl_bench.stats import Floats
 

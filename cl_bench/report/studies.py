@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from cl_bench.atomic import StoreError
-from cl_bench.report.labels import AVERAGE, BEST, PER_TASK, parent
+from cl_bench.report.label_table import AVERAGE, BEST, PER_TASK
+from cl_bench.report.labels import parent
 
 KEYS = {
     "run_id", "study", "benchmark", "stream", "network", "method", "arm",
@@ -94,7 +95,7 @@ def matrix(study: Study, metric: str) -> np.ndarray:
 
 
 def last_in_task(study: Study, column: str) -> np.ndarray:
-    """`matrix` of any column of the records, those of `labels.PER_TASK` too."""
+    """`matrix` of any column of the records, those of `label_table.PER_TASK` too."""
     flat = np.full(len(study.runs) * study.num_tasks, np.nan)
     values = numbers(study.records, column)
     order = np.argsort(study.records["step"].to_numpy(), kind="stable")

@@ -167,7 +167,10 @@ def _into_cone(
             return project(grads, rows, past, hyper.margin, hyper.jitter)
 
         # By the clock, not by what is stored: lanes that share it then share the branch.
-        branches = [lambda grads: grads, *(partial(projected, r) for r in portions)]
+        branches = [
+            lambda grads: grads,
+            *(partial(projected, portion) for portion in portions),
+        ]
         used = jax.lax.switch(jnp.sum(clock.task > before), branches, grads)
         return used, memory
 
@@ -190,7 +193,7 @@ def task_gradients(
     stored = jnp.sum(owner == jnp.arange(tasks)[:, None], axis=1)
     first, nth = jnp.cumsum(stored) - stored, jnp.arange(portion.size)
 
-    def add_row(task: Array, rows: PyTree) -> PyTree:
+    def set_row(task: Array, rows: PyTree) -> PyTree:
         # Padding is the task's own examples again, of weight 0.
         place = by_task[(first[task] + nth % jnp.maximum(stored[task], 1)) % places]
         old = _memory.recall(spec, memory, place, nth < stored[task])
@@ -206,7 +209,7 @@ def task_gradients(
 
     rows = jax.tree.map(lambda p: jnp.zeros((portion.most, *p.shape)), state.params)
     turns = jnp.minimum(clock.task, portion.most)  # past tasks only
-    return jax.lax.fori_loop(0, turns, add_row, rows)
+    return jax.lax.fori_loop(0, turns, set_row, rows)
 
 
 def project(

@@ -13,7 +13,7 @@ from jax.interpreters import partial_eval
 
 from cl_bench import flop_rules
 
-CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # parameters that hold what is called
+CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")  # they hold what is called
 
 
 class Count(NamedTuple):

@@ -212,6 +212,16 @@ def test_upgd_s_best_settings():
         assert found == pytest.approx(wanted)
 
 
+def test_the_control_has_the_re_implementation_s_settings_too():
+    arms = arms_of("upgd_streams:ipm,control")
+    for decay in (0.99, 0.999):
+        run = arms[f"l2, ema input {decay}"]
+        assert run.method == "l2"
+        assert [run.hyper[key] for key in ("step_size", "strength")] == [0.01, 0.01]
+        assert run.network["input_norm"] == "ema"
+        assert run.network["input_decay"] == decay
+
+
 @pytest.mark.parametrize("preset", ["ash_adams", "dash"])
 def test_all_test_images_are_scored(preset):
     for mode in ("smoke", "full"):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from cl_bench import linalg
 from cl_bench.methods import _example_gradients, _fisher
 from cl_bench.types import (
     Batch,
@@ -119,7 +120,7 @@ def add(first: Factors, second: Factors) -> Factors:
 
 def inverse(factors: Factors) -> Factors:
     """Lambda^-1 = A^-1 (x) G^-1."""
-    return jax.tree.map(jnp.linalg.inv, factors)
+    return jax.tree.map(linalg.inverse, factors)
 
 
 def apply(factors: Factors, params: PyTree) -> PyTree:

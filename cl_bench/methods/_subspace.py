@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench import units
+from cl_bench import linalg, units
 from cl_bench.types import Batch, NetState, Network, PyTree, StreamSpec, TrainBatches
 
 ROUNDING = 1e-6  # of a singular value, times the matrix's side and norm
@@ -54,7 +54,7 @@ def grow(projection: Array, inputs: Array, threshold: Array | float) -> Array:
     """
     r = inputs.T
     inside = projection @ r
-    u, s, _ = jnp.linalg.svd(r - inside, full_matrices=False)
+    u, s, _ = linalg.svd(r - inside)
     total = jnp.sum(jnp.square(r))
     before = jnp.cumsum(jnp.square(s))[:-1]
     # Energy held without direction j: exactly 0 at first, so that threshold 0 is none.

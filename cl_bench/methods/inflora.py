@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from cl_bench import optimizers, shapes
+from cl_bench import linalg, optimizers, shapes
 from cl_bench.methods import _adapters, _lora, _subspace, lora
 from cl_bench.types import Method, Network, StreamSpec
 
@@ -109,7 +109,7 @@ def new_directions(projection: Array, inputs: Array, rank: int) -> Array:
     Rows of 0 where what is left has fewer directions.
     """
     r = inputs.T
-    u, s, _ = jnp.linalg.svd(r - projection @ r, full_matrices=False)
+    u, s, _ = linalg.svd(r - projection @ r)
     total = jnp.sqrt(jnp.sum(jnp.square(r)))
     real = s > _subspace.ROUNDING * max(r.shape) * total
     return jnp.where(real, u, 0.0)[:, :rank].T

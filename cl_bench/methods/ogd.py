@@ -8,7 +8,7 @@ from flax import struct
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from cl_bench import optimizers, shapes
+from cl_bench import linalg, optimizers, shapes
 from cl_bench.losses import squared_error
 from cl_bench.methods import _subspace
 from cl_bench.methods._compose import compose
@@ -107,6 +107,6 @@ def new_directions(basis: Array, rows: Array) -> Array:
     left = rows
     for _ in range(2):  # once more for what rounding has left
         left = left - (left @ basis.T) @ basis
-    _, s, directions = jnp.linalg.svd(left, full_matrices=False)
+    _, s, directions = linalg.svd(left)
     real = s > ROUNDING * jnp.sqrt(jnp.sum(jnp.square(rows)))
     return jnp.where(real[:, None], directions, 0.0)

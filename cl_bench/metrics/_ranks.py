@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import jax.numpy as jnp
 from jax import Array
 
+from cl_bench import linalg
 from cl_bench.metrics._parts import alive_units, first_activations
 from cl_bench.types import Network, Probe, StreamSpec
 
@@ -30,9 +31,7 @@ def singular_values(h: Array) -> Array:
     largest = jnp.max(jnp.abs(matrix))
     finite = jnp.isfinite(largest)
     scale = jnp.where(finite & (largest > 0.0), largest, 1.0)
-    values = jnp.linalg.svd(
-        jnp.where(finite, matrix / scale, 0.0), full_matrices=False, compute_uv=False
-    )
+    values = linalg.singular_values(jnp.where(finite, matrix / scale, 0.0))
     return jnp.where(finite, values, jnp.nan)
 
 

@@ -9,6 +9,8 @@ shares, centred features, bases.
 import jax.numpy as jnp
 from jax import Array
 
+from cl_bench import linalg
+
 ROUNDING = 1e-6  # of float32 in a sum of energies
 RIDGE = 1e-3  # of the features' mean variance
 
@@ -60,7 +62,7 @@ def input_basis(inputs: Array, threshold: float) -> Array:
     finite = jnp.isfinite(largest)
     scale = jnp.where(finite & (largest > 0.0), largest, 1.0)
     scaled = jnp.where(finite, inputs / scale, 0.0)
-    _, sigma, rows = jnp.linalg.svd(scaled, full_matrices=False)
+    _, sigma, rows = linalg.svd(scaled)
     energy = jnp.square(sigma)
     before = jnp.cumsum(energy) - energy
     enough = threshold * (1.0 - ROUNDING) * jnp.sum(energy)
@@ -91,5 +93,5 @@ def probe_outputs(features: Array, targets: Array, weight: Array) -> Array:
     size = len(covariance)
     ridge = jnp.maximum(RIDGE * jnp.trace(covariance) / size, 1e-12)
     penalised = covariance + ridge * jnp.eye(size)
-    kernel = jnp.linalg.solve(penalised, (share[:, None] * x).T @ y)
+    kernel = linalg.solve(penalised, (share[:, None] * x).T @ y)
     return x @ kernel + share @ targets

@@ -21,12 +21,10 @@ in the first task; LwF, which they ran with van de Ven's code, is run on this pr
 GEM is the paper's, where their code's also trains on its stored examples.
 
 Published, mean and SD of 10 runs, and measured, mean, SD and 95 % bootstrap interval of
-the mean, 10 seeds, jax 0.10.2. All 360 runs took 52 minutes on two CPU cores, beside
-other work, with GEM at 275 examples a task. The rows of GEM here are a later run by
-themselves: its memory, shared by the tasks, has 1.6 times as many examples to read. On a
-day when the same cores gave Adam 300 to 350 lane-steps/s, and not 350 to 440, 33 of the
-36 rows, alone and in two stretches, took 59 minutes, two of GEM's (now 10 % quicker)
-14 of them.
+the mean, 10 seeds, jax 0.10.2. All 360 runs, alone and with their report, took 25 minutes
+on two CPU cores that gave Adam 800 to 1,000 lane-steps/s (290 GFLOP/s), GEM 132; 150
+seconds were compilation. On a slower day (300 to 350 lane-steps/s of Adam) 33 of the 36
+rows took 59 minutes. Earlier runs of parts gave the same numbers, to the last digit.
 A cell marked `!` differs by more than max(1, 2 standard errors of the difference).
 
     task             published       measured

@@ -2,8 +2,8 @@
 
 import errno
 import re
-import time
 
+import jax
 import pytest
 
 from cl_bench import atomic, store
@@ -68,13 +68,12 @@ def test_a_config_file_that_raises_shows_its_own_traceback(cache, tmp_path):
 def test_a_missing_data_set_is_named_at_once(cli, experiment, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "sets"))
     monkeypatch.setenv("CL_BENCH_CACHE", str(tmp_path / "cache"))
-    began = time.process_time()
+    monkeypatch.delattr(jax.stages.Lowered, "compile")  # it would be too late by then
     with pytest.raises(MissingDatasetError) as error:
         cli(
             f"--config={experiment}", f"--workdir={tmp_path / 'out'}",
             "--config.stream.dataset=mnist", "--config.stream.dataset_options={}",
         )  # fmt: skip
-    assert time.process_time() - began < 2
     for part in ("'mnist'", str(tmp_path / "sets"), "download mnist", "TFDS_DATA_DIR"):
         assert part in str(error.value)
     assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()

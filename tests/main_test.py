@@ -1,7 +1,6 @@
 """A finished study: what the command leaves, prints and refuses to change."""
 
 import re
-import time
 
 import numpy as np
 import pytest
@@ -86,24 +85,24 @@ def test_provenance_and_config_trace_the_study(finished):
     assert len(atomic.read_json(workdir / "runs.json")) == 2
 
 
-def test_progress_is_two_plain_lines_where_there_is_no_terminal(finished):
+def test_progress_is_plain_lines_where_there_is_no_terminal(finished):
     lines = [line for line in finished[2].splitlines() if " tasks" in line]
-    assert [line.split(": ")[1].split("  ")[0] for line in lines] == [
-        "0/4 tasks", "4/4 tasks",
-    ]  # fmt: skip
-    assert "\x1b" not in finished[2] and "score 0." in lines[1]
+    told = [line.split(": ")[1].split("  ")[0] for line in lines]
+    # Between the two, one line every five seconds: none, unless the machine is busy.
+    assert told[0] == "0/4 tasks" and told[-1] == "4/4 tasks"
+    assert len(set(told)) == len(told)
+    assert "\x1b" not in finished[2] and "score 0." in lines[-1]
 
 
 def test_a_finished_study_is_left_alone(finished, cache):
     experiment, workdir, _ = finished
-    before, began = small_study.files(workdir), time.monotonic()
+    before = small_study.files(workdir)
     process = small_study.start(
         cache, f"--config={experiment}", f"--workdir={workdir}", "--noreport"
     )
     code, out, err = small_study.finish(process)
     assert (code, out) == (0, f"Nothing to do: {workdir} is finished.\n"), err
     assert small_study.files(workdir) == before
-    assert time.monotonic() - began < 60  # a busy machine: 2 s of it are imports
 
 
 def test_the_report_is_built_once_where_it_is_missing(finished, cli, capsys):

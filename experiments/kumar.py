@@ -71,79 +71,53 @@ METRICS = (
     *("dead_units_kumar", "srank_kumar"),
 )
 
-# problem -> optimiser -> arm -> the paper's best settings: step size, then strength;
-# shrink and noise; replacement rate; period in steps and threshold.
-BEST: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {
-    "pm": {
-        "adam": {
-            "backprop": (1e-4,), "layer norm": (1e-3,), "l2_init": (1e-3, 1e-2),
-            "l2": (1e-3, 1e-2), "shrink_perturb": (1e-3, 1e-3, 1e-2),
-            "continual_backprop": (1e-3, 1e-3), "crelu": (1e-3,),
-            "redo": (1e-3, 625, 0.0),
-        },
-        "sgd": {
-            "backprop": (1e-2,), "layer norm": (1e-2,), "l2_init": (1e-2, 1e-2),
-            "l2": (1e-2, 1e-2), "shrink_perturb": (1e-2, 1e-4, 1e-2),
-            "continual_backprop": (1e-2, 1e-3), "crelu": (1e-2,),
-            "redo": (1e-2, 625, 0.0),
-        },
-    },
-    "rl_mnist": {
-        "adam": {
-            "backprop": (1e-4,), "layer norm": (1e-4,), "l2_init": (1e-4, 1e-2),
-            "l2": (1e-4, 1e-2), "shrink_perturb": (1e-4, 1e-4, 1e-2),
-            "continual_backprop": (1e-3, 1e-3), "crelu": (1e-3,),
-            "redo": (1e-3, 30_000, 0.1),
-        },
-        "sgd": {
-            "backprop": (1e-3,), "layer norm": (1e-3,), "l2_init": (1e-2, 1e-2),
-            "l2": (1e-2, 1e-2), "shrink_perturb": (1e-2, 1e-4, 1e-2),
-            "continual_backprop": (1e-2, 1e-3), "crelu": (1e-2,),
-            "redo": (1e-2, 30_000, 0.1),
-        },
-    },
-    "rl_cifar": {
-        "adam": {
-            "backprop": (1e-3,), "layer norm": (1e-3,), "l2_init": (1e-3, 1e-2),
-            "l2": (1e-4, 1e-2), "shrink_perturb": (1e-3, 1e-4, 1e-2),
-            "continual_backprop": (1e-3, 1e-4), "crelu": (1e-3,),
-            "redo": (1e-4, 30_000, 0.1),
-        },
-        "sgd": {
-            "backprop": (1e-2,), "layer norm": (1e-2,), "l2_init": (1e-2, 1e-2),
-            "l2": (1e-2, 1e-2), "shrink_perturb": (1e-2, 1e-4, 1e-2),
-            "continual_backprop": (1e-2, 1e-3), "crelu": (1e-3,),
-            "redo": (1e-2, 30_000, 0.1),
-        },
-    },
-    "five_one": {
-        "adam": {
-            "backprop": (1e-4,), "layer norm": (1e-4,), "l2_init": (1e-3, 1e-2),
-            "l2": (1e-3, 1e-3), "shrink_perturb": (1e-3, 1e-4, 1e-2),
-            "continual_backprop": (1e-3, 1e-4), "crelu": (1e-3,),
-            "redo": (1e-3, 1_560, 0.0),
-        },
-        "sgd": {
-            "backprop": (1e-2,), "layer norm": (0.1,), "l2_init": (1e-2, 1e-5),
-            "l2": (1e-2, 1e-4), "shrink_perturb": (1e-2, 1e-5, 1e-2),
-            "continual_backprop": (1e-2, 1e-3), "crelu": (1e-2,),
-            "redo": (1e-2, 1_560, 0.0),
-        },
-    },
-    "ci": {
-        "adam": {
-            "backprop": (1e-4,), "layer norm": (1e-3,), "l2_init": (1e-3, 1e-3),
-            "l2": (1e-3, 1e-3), "shrink_perturb": (1e-3, 1e-4, 1e-2),
-            "continual_backprop": (1e-3, 1e-4), "crelu": (1e-3,),
-            "redo": (1e-3, 120, 0.0),
-        },
-        "sgd": {
-            "backprop": (0.1,), "layer norm": (0.1,), "l2_init": (0.1, 1e-3),
-            "l2": (0.1, 1e-3), "shrink_perturb": (0.1, 1e-4, 1e-4),
-            "continual_backprop": (0.1, 1e-3), "crelu": (1e-2,),
-            "redo": (0.1, 600, 0.1),
-        },
-    },
+ARMS = (
+    *("backprop", "layer norm", "l2_init", "l2"),
+    *("shrink_perturb", "continual_backprop", "crelu", "redo"),
+)
+# (problem, optimiser) -> the paper's best settings of each of ARMS: step size, then
+# strength; shrink and noise; replacement rate; period in steps and threshold.
+BEST: dict[tuple[str, str], tuple[tuple[float, ...], ...]] = {
+    ("pm", "adam"): (
+        (1e-4,), (1e-3,), (1e-3, 1e-2), (1e-3, 1e-2),
+        (1e-3, 1e-3, 1e-2), (1e-3, 1e-3), (1e-3,), (1e-3, 625, 0.0),
+    ),
+    ("pm", "sgd"): (
+        (1e-2,), (1e-2,), (1e-2, 1e-2), (1e-2, 1e-2),
+        (1e-2, 1e-4, 1e-2), (1e-2, 1e-3), (1e-2,), (1e-2, 625, 0.0),
+    ),
+    ("rl_mnist", "adam"): (
+        (1e-4,), (1e-4,), (1e-4, 1e-2), (1e-4, 1e-2),
+        (1e-4, 1e-4, 1e-2), (1e-3, 1e-3), (1e-3,), (1e-3, 30_000, 0.1),
+    ),
+    ("rl_mnist", "sgd"): (
+        (1e-3,), (1e-3,), (1e-2, 1e-2), (1e-2, 1e-2),
+        (1e-2, 1e-4, 1e-2), (1e-2, 1e-3), (1e-2,), (1e-2, 30_000, 0.1),
+    ),
+    ("rl_cifar", "adam"): (
+        (1e-3,), (1e-3,), (1e-3, 1e-2), (1e-4, 1e-2),
+        (1e-3, 1e-4, 1e-2), (1e-3, 1e-4), (1e-3,), (1e-4, 30_000, 0.1),
+    ),
+    ("rl_cifar", "sgd"): (
+        (1e-2,), (1e-2,), (1e-2, 1e-2), (1e-2, 1e-2),
+        (1e-2, 1e-4, 1e-2), (1e-2, 1e-3), (1e-3,), (1e-2, 30_000, 0.1),
+    ),
+    ("five_one", "adam"): (
+        (1e-4,), (1e-4,), (1e-3, 1e-2), (1e-3, 1e-3),
+        (1e-3, 1e-4, 1e-2), (1e-3, 1e-4), (1e-3,), (1e-3, 1_560, 0.0),
+    ),
+    ("five_one", "sgd"): (
+        (1e-2,), (0.1,), (1e-2, 1e-5), (1e-2, 1e-4),
+        (1e-2, 1e-5, 1e-2), (1e-2, 1e-3), (1e-2,), (1e-2, 1_560, 0.0),
+    ),
+    ("ci", "adam"): (
+        (1e-4,), (1e-3,), (1e-3, 1e-3), (1e-3, 1e-3),
+        (1e-3, 1e-4, 1e-2), (1e-3, 1e-4), (1e-3,), (1e-3, 120, 0.0),
+    ),
+    ("ci", "sgd"): (
+        (0.1,), (0.1,), (0.1, 1e-3), (0.1, 1e-3),
+        (0.1, 1e-4, 1e-4), (0.1, 1e-3), (1e-2,), (0.1, 600, 0.1),
+    ),
 }  # fmt: skip
 FIELDS: dict[str, tuple[str, ...]] = {  # what the numbers after the step size are
     "l2_init": ("strength",),
@@ -179,7 +153,8 @@ def get_config(arg: str = ""):
 def sweep(add, config):
     """All arms at the paper's best settings, then a preset and a control of our own."""
     _, problem, optimizer = config.study.split("-")
-    table = BEST["pm" if problem == "smoke" else problem][optimizer]
+    best = BEST["pm" if problem == "smoke" else problem, optimizer]
+    table = dict(zip(ARMS, best, strict=True))
     for arm, values in table.items():
         method = _method(arm, values, optimizer)
         if arm == "continual_backprop":  # their two codes differ

@@ -33,7 +33,7 @@ LOW = low_rank(task_run.data())
 GPM_CASES: dict[str, dict[str, Any]] = {
     "defaults": {},
     "other thresholds": {
-        "threshold": 0.8, "input_threshold": 0.9, "threshold_growth": 0.05,
+        "threshold": 0.8, "input_threshold": 0.9, "threshold_growth": 0.03,
         "examples": 10, "bias": "train",
     },
     "free head": {"head": "train", "examples": 1000},

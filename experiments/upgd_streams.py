@@ -32,7 +32,7 @@ have none), over tasks 1 to 10 and the last 20, and dead units at the start of t
     upgd                  6    77.97 [77.95 77.99]   76.8    78.0      2 %     77.91
     shrink_perturb        6    78.15 [78.14 78.17]   75.4    78.4      7 %
     adamw                 6    72.01 [71.79 72.21]   77.6    68.9     68 %     71.90
-    cont. bp., adamw      2    79.75  79.87          78.5    79.8     12 %     79.88
+    cont. bp., adamw      6    79.81 [79.78 79.86]   78.6    79.8     11 %     79.88
     backprop, ema input   6    82.32 [82.28 82.35]   80.1    81.8      8 %
     control, `ipm,control`:
     l2, ema input 0.99    2    86.20  86.23          86.0    86.2      0 %     86.17
@@ -43,8 +43,7 @@ have none), over tasks 1 to 10 and the last 20, and dead units at the start of t
     with weight decay, both .01, which `l2` is too; that is what it has over the control
     of `ipm,main`, at backprop's .001. The control, which knows nothing of plasticity, is
     ahead of every method, and with that weight decay has hardly a dead unit.
-    Not measured: more seeds of continual backprop, the rest of `ipm,control`, the other
-    arms and streams.
+    Not measured: the rest of `ipm,control`, the other arms and streams.
 """
 
 from typing import Any

@@ -27,12 +27,12 @@ def write_chunk(group: Path, index: int, checkpoint: bool = True) -> None:
 
 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """A process of its own; its stdout alone is piped, for threads print to stderr."""
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
         text=True,
     )
 

@@ -23,7 +23,7 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
         "[:arg]. Any setting can be given on top of it, as --config.section.key=value.",
         flag_values=flag_values,
     )
-    define("methods", None, "Run these methods instead of the experiment's arms.")
+    define("methods", None, "Only these: their arms, or their defaults without one.")
     define("benchmarks", None, "Run on these experiments' benchmarks instead.")
     flags.mark_flag_as_required("config", flag_values=flag_values)
 

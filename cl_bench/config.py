@@ -39,6 +39,7 @@ def study(
     seeds: int | tuple[int, ...] = 3,
     benchmark: str = "",
     oracle: bool = False,
+    score: str = "",
     execution: dict[str, Any] | None = None,
 ) -> ConfigDict:
     """The configuration of one study; it holds what was set and nothing else.
@@ -49,13 +50,15 @@ def study(
     `benchmark` names stream x network x budget x metrics (default: the study's name);
     an arm of the sweep may name its own.
     `oracle=True` allows methods that need more than the stream offers; those runs are
-    marked. `execution` holds settings of `execution`, which change no result's identity.
+    marked. `score` is the metric that the report ranks by (default: the first of the
+    report's `SCORES` that was recorded); like `execution`, settings of `execution`, it
+    changes no result's identity.
     """
     config = ConfigDict(type_safe=False)
     config.study, config.benchmark = name, benchmark or name
     config.stream, config.network = dict(stream), dict(network)
     config.method, config.metrics = dict(method), tuple(metrics)
-    config.seeds, config.oracle = seeds, oracle
+    config.seeds, config.oracle, config.score = seeds, oracle, score
     config.execution = dict(execution or {})
     config.lock()  # a mistyped top-level key in a config file fails where it stands
     for section in SECTIONS:
@@ -94,6 +97,10 @@ def settings(config: ConfigDict, overrides: Overrides | None = None) -> dict[str
     values = fields.resolve("config", "a study", known, given)
     values["benchmark"] = values["benchmark"] or values["study"]
     values["seeds"] = _seeds(values["seeds"])
+    names = [m if isinstance(m, str) else m.get("name", "") for m in values["metrics"]]
+    if "metrics" in overrides and "score" not in overrides:  # the file's may be gone
+        values["score"] = values["score"] if values["score"] in names else ""
+    _check_score(values["score"], names)
     for section in ("stream", "network", "method"):
         values[section] = components.override(section, values[section], overrides)
     chosen = (values["execution"] or {}) | _under("execution", overrides)
@@ -152,6 +159,12 @@ def _seeds(value: int | tuple[int, ...]) -> tuple[int, ...]:
             "distinct seeds from 0 to 2**31 - 1."
         )
     return seeds
+
+
+def _check_score(score: str, metrics: list[str]) -> None:
+    if score and score not in metrics:
+        hint = nearest(score, metrics)
+        raise UnknownNameError(f"config.score = {score!r} is not measured.{hint}")
 
 
 def _under(section: str, overrides: Overrides) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def get_config(arg: str = ""):
             "residual_correlates",
             "weight_norms",
         ),
+        score="test_accuracy",
         seeds=1 if mode == "smoke" else 15,
         execution={"lanes": "map" if mode == "smoke" else "auto"},
     )

@@ -105,6 +105,7 @@ def get_config(arg: str = ""):
             "weight_magnitude",
             "effective_rank",
         ),
+        score="online_accuracy" if mode == "small" else "test_accuracy",
         seeds={"smoke": 1, "small": 2, "full": 30}[mode],
         execution={"lanes": "auto" if mode == "full" else "map"},
     )

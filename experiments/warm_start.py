@@ -50,6 +50,7 @@ def get_config(arg: str = ""):
         network=network,
         method={"name": "backprop", **adamw},
         metrics=("online_accuracy", ALL_OF_TEST, "weight_norms"),
+        score="test_accuracy",
         seeds=2 if mode == "smoke" else 5,
         execution={"lanes": "map" if mode == "smoke" else "auto"},
     )

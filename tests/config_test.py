@@ -53,6 +53,19 @@ def test_seeds_are_a_count_or_the_seeds_themselves():
     assert config.settings(small(seeds=(7, 3)))["seeds"] == (7, 3)
 
 
+def test_a_score_is_one_of_the_metrics():
+    both = ("online_accuracy", {"name": "test_accuracy", "minibatches": 3})
+    given = small(metrics=both, score="test_accuracy")
+    assert config.settings(given)["score"] == "test_accuracy"
+    assert config.settings(small())["score"] == ""
+    with pytest.raises(UnknownNameError, match="mean 'test_accuracy'"):
+        config.settings(small(metrics=both, score="test_acuracy"))
+    with pytest.raises(UnknownNameError, match="'dead_units' is not measured"):
+        config.settings(given, {"score": "dead_units"})
+    # Other metrics on the command line leave the file's score behind.
+    assert config.settings(given, {"metrics": "online_accuracy"})["score"] == ""
+
+
 @pytest.mark.parametrize("seeds", [0, -1, (), (1, 1), (-3,), "two", 1.5, True])
 def test_bad_seeds_name_the_key_and_the_value(seeds):
     with pytest.raises(ConfigError, match=r"config\.seeds") as error:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cl_bench import parts, report
+from cl_bench.atomic import StoreError, write_json
 from cl_bench.report import panels, studies, summary
 from tests import report_page
 from tests.report_page import needs_extra, read_csv, summary_of
@@ -33,6 +34,24 @@ def test_the_best_segment_of_a_task_is_a_metric(tmp_path):
     np.testing.assert_allclose(best, expected)
     last = studies.matrix(study, "segment_test_accuracy")
     np.testing.assert_allclose(last[:, :3], expected[:, :3] - 0.3)
+
+
+def test_a_study_or_the_user_says_what_the_score_is(tmp_path):
+    folder = make_study(tmp_path)
+
+    def of(asked=None):
+        (panel,) = panels.join([studies.load(folder)], asked)
+        by_label = {row.arm.label: row.last for row in summary.summarise(panel)}
+        return panel.score, by_label["continual_backprop"].estimate
+
+    assert of() == ("online_accuracy", pytest.approx(85))  # mean of three seeds
+    write_json(folder / "config.json", {"settings": {"score": "online_loss"}})
+    assert of() == ("online_loss", pytest.approx(0.15))
+    assert of("online_accuracy") == ("online_accuracy", pytest.approx(85))
+    write_json(folder / "config.json", {"settings": {"score": "test_accuracy"}})
+    assert of()[0] == "online_accuracy"  # the study's was not recorded
+    with pytest.raises(StoreError, match="'online_los'.* mean 'online_loss'"):
+        report.build([folder], score="online_los")
 
 
 @needs_extra

@@ -1,4 +1,4 @@
-"""python -m cl_bench.report --workdir=DIR [DIR ...] [--output=DIR] [--first_tasks=10]"""
+"""python -m cl_bench.report --workdir=DIR [DIR ...] [--output=DIR] [--score=METRIC]"""
 
 import sys
 
@@ -20,6 +20,9 @@ _FIRST_TASKS = flags.DEFINE_integer(
     "Tasks at the start that the plasticity loss is counted from.",
     lower_bound=1,
 )
+_SCORE = flags.DEFINE_string(
+    "score", None, "Metric to rank by. Default: the study's own, or its accuracy."
+)
 
 
 def main(argv: list[str]) -> int:
@@ -29,7 +32,10 @@ def main(argv: list[str]) -> int:
         print("Give at least one --workdir=DIR.", file=sys.stderr)
         return 1
     try:
-        page = report.build(workdirs, _OUTPUT.value, first_tasks=_FIRST_TASKS.value)
+        page = report.build(
+            workdirs, _OUTPUT.value,
+            first_tasks=_FIRST_TASKS.value, score=_SCORE.value,
+        )  # fmt: skip
     except StoreError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,9 +1,11 @@
 """What each metric is called on a page, and which of them a summary is about."""
 
+from collections.abc import Sequence
+
 from cl_bench.report.label_table import AVERAGE, LABELS, Label
 
 SCORES = ("online_accuracy", "test_accuracy", AVERAGE, "online_loss")
-"""The metric that the summary is about: the first of these that was recorded."""
+"""What the summary is about, where a study does not say: the first that was recorded."""
 
 
 def parent(metric: str) -> str:
@@ -25,9 +27,10 @@ def axis_title(metric: str) -> str:
     return f"{found.title} ({found.unit})" if found.unit else found.title
 
 
-def score_metric(metrics: list[str]) -> str | None:
-    """The metric the summary is about; an unknown suite's first one otherwise."""
-    for name in (*SCORES, *(m for m in metrics if label(m).better == "higher")):
+def score_metric(metrics: list[str], wanted: Sequence[str] = ()) -> str | None:
+    """The metric the summary is about: the first that was recorded of those wanted, of
+    `SCORES`, of those where higher is better; an unknown suite's first one otherwise."""
+    for name in (*wanted, *SCORES, *(m for m in metrics if label(m).better == "higher")):
         if name in metrics:
             return name
     rest = [m for m in metrics if m != "diverged"]

@@ -66,11 +66,15 @@ class Panel(NamedTuple):
     axis: str  # what the x axis of its curves counts: `blocks.TASK` or `EXAMPLES`
 
 
-def join(studies: list[Study]) -> list[Panel]:
-    """One panel per benchmark, in the order in which the studies name them."""
+def join(studies: list[Study], score: str | None = None) -> list[Panel]:
+    """One panel per benchmark, in the order in which the studies name them.
+
+    `score` is what its summary is about where it was recorded; otherwise the studies'
+    own `score`, or the first of `labels.SCORES`.
+    """
     studies = _named_apart(studies)
     benchmarks = dict.fromkeys(r.benchmark for s in studies for r in s.runs)
-    return [_panel(name, studies) for name in benchmarks]
+    return [_panel(name, studies, score) for name in benchmarks]
 
 
 def _named_apart(studies: list[Study]) -> list[Study]:
@@ -87,14 +91,15 @@ def _named_apart(studies: list[Study]) -> list[Study]:
     ]
 
 
-def _panel(benchmark: str, studies: list[Study]) -> Panel:
+def _panel(benchmark: str, studies: list[Study], asked: str | None) -> Panel:
     rows = [
         np.array([i for i, r in enumerate(s.runs) if r.benchmark == benchmark], int)
         for s in studies
     ]
     present = [(s, r) for s, r in zip(studies, rows, strict=True) if len(r)]
     metrics = list(dict.fromkeys(m for s, r in present for m in _measured(s, r)))
-    score = labels.score_metric(metrics)
+    own = [s.config.get("settings", {}).get("score") for s, _ in present]
+    score = labels.score_metric(metrics, [s for s in (asked, *own) if s])
     tasks = max(_last_task(s, r) for s, r in present)
     worst = _worst(present, score)
     split = [(s, r, _arms_of(s, r), blocks.examples(s)) for s, r in present]

@@ -119,12 +119,6 @@ def run_key(seed: Array | int) -> Key:
     return jax.random.fold_in(jax.random.key(ROOT_SEED, impl="threefry2x32"), seed)
 
 
-def reset_head(net: NetState, head: str) -> NetState:
-    """Weights and biases of the output layer set to 0: the benchmark's own reset."""
-    zeros = jax.tree.map(jnp.zeros_like, net.params[head])
-    return net._replace(params={**net.params, head: zeros})
-
-
 def diverged(carry: Carry) -> dict[str, Array]:
     """1 where any parameter is no longer finite: recorded for every lane."""
     leaves = jax.tree.leaves(carry.learner.net.params)

@@ -26,7 +26,6 @@ from cl_bench.lane import (
     MakeMethod,
     diverged,
     merge,
-    reset_head,
     run_key,
 )
 from cl_bench.schedule import Schedule, schedule
@@ -158,7 +157,7 @@ def _start(lane: Lane, data, key, method: Method, carry: Carry, clock: Clock):
     carry = carry._replace(task_state=lane.stream.start(data, stream_key, clock.task))
     learner = carry.learner
     if lane.stream.spec.reset_head:
-        learner = learner._replace(net=reset_head(learner.net, lane.net.head))
+        learner = learner._replace(net=units.reset_head(learner.net, lane.net.head))
     if "boundaries" in lane.needs:
         at = jax.random.fold_in(jax.random.fold_in(key, START), clock.task)
         learner = method.start_task(at, clock, lane.train(data, carry), learner)

@@ -140,6 +140,12 @@ def set_outgoing(params: PyTree, unit: Unit, mask: Array, value: float) -> PyTre
     return params
 
 
+def reset_head(net: NetState, head: str) -> NetState:
+    """Weights and biases of the output layer set to 0: a benchmark's own reset."""
+    zeros = jax.tree.map(jnp.zeros_like, net.params[head])
+    return net._replace(params={**net.params, head: zeros})
+
+
 def param_mask(
     params: PyTree, units: Sequence[Unit], masks: Mapping[str, Array]
 ) -> PyTree:

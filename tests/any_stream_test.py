@@ -61,6 +61,7 @@ REFUSED = {
     ("class_pairs", "inflora"): DENSE,
     ("class_pairs", "ncl"): DENSE,
     ("class_pairs", "progressive"): DENSE,
+    ("class_pairs", "dash"): HEAD,
     ("class_pairs", "hat"): HEAD,
     ("class_pairs", "packnet"): HEAD,
     ("class_incremental", "hat"): BEST,

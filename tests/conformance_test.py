@@ -25,8 +25,8 @@ METHODS: dict[str, dict[str, Any]] = {  # settings under which a method does som
     "continual_backprop": {"replacement_rate": 0.1, "maturity_threshold": 5},
     "shrink_perturb": {"shrink": 0.01, "noise_std": 0.01},
     "l2": {"strength": 0.01},
-    "redo": {"threshold": 0.5, "period": 5},
-    "grama": {"threshold": 0.5, "period": 5},
+    "redo": {"threshold": 0.5, "period": 2},
+    "grama": {"threshold": 0.5, "period": 2},
     "snr": {"min_threshold": 4.0, "max_threshold": 16, "period": 20},
     "last_layers_reset": {"period": 7},
     "hare_tortoise": {"slow_momentum": 0.9, "period": 1},
@@ -210,6 +210,18 @@ def test_method(name):
         spec = testing.tiny_stream(frozenset(module.NEEDS)).spec
         net = mlp.make(spec, widths=(7, 5), **METHOD_NETWORKS[name])
     testing.check_method(module, net, hyper=module.Hyper(**METHODS.get(name, {})))
+
+
+def test_only_these_methods_are_backprop_at_no_setting():
+    """Each says why in its file; a method of plasticity has a NEUTRAL."""
+    without = {
+        n for n in registry.names("methods") if not load("methods", n).NEUTRAL
+    } - {"backprop"}  # fmt: skip
+    fresh_weights = {"independent", "progressive"}
+    frozen = {"frozen_features", "hat", "packnet"}
+    low_rank = {"inflora", "lora", "lora_per_task", "o_lora"}
+    projected = {"agem", "gem", "ogd"}
+    assert without == fresh_weights | frozen | low_rank | projected | {"bgd"}
 
 
 @pytest.mark.parametrize(

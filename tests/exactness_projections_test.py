@@ -63,10 +63,17 @@ def test_nap(optimizer, period):
 
 
 def test_nap_without_projections_is_backprop_without_biases_bit_by_bit():
-    """Op by op: what is left of the method, and why no setting of it is neutral."""
-    method = made(nap, "adam", net=NORMED, period=2**31 - 1)
-    plain = made(backprop, "adam", net=NORMED)
+    """Op by op, from the first forward pass on; the initial biases are not 0."""
+    net = mlp.make(tiny.SPEC, widths=(8, 6), norm="layer", init="pytorch")
+    method = made(nap, "adam", net=net, period=2**31 - 1)
+    plain = made(backprop, "adam", net=net)
     found, expected = method.init(tiny.KEY), plain.init(tiny.KEY)
+    assert np.abs(expected.net.params["h1"]["bias"]).max() > 0.1
+    params = dict(expected.net.params)
+    for name in ("h1", "h2"):
+        params[name] = {**params[name], "bias": 0 * params[name]["bias"]}
+    expected = expected._replace(net=expected.net._replace(params=params))
+    chex.assert_trees_all_equal(found.net, expected.net)
     for i in range(3):
         batch = jax.tree.map(jnp.asarray, tiny.at(tiny.batches(3), i))
         at = tiny.step_key(i), tiny.clock(i), batch
@@ -93,7 +100,7 @@ def test_nap_projects_what_is_in_use():
 
 
 def test_a_period_counts_the_steps_of_the_run():
-    transform = nap._project(NORMED, 3)
+    transform = nap._project(NORMED, nap.Hyper(period=3))
     state = NORMED.init(tiny.KEY)
     own = transform.init(state)
     state = state._replace(params=jax.tree.map(lambda p: 2 * p, state.params))

@@ -1,6 +1,7 @@
 """TRAC against the numpy oracle, and its parts by hand."""
 
 from functools import partial
+from typing import Any
 
 import chex
 import jax
@@ -12,6 +13,7 @@ from scipy import special
 from cl_bench.methods import backprop, trac
 from tests import tiny
 from tests.exactness_setting import HYPER, NET, OPTIMIZERS, compare
+from tests.reference import mlp as oracle_mlp
 from tests.reference import trac as oracle_trac
 
 
@@ -39,7 +41,10 @@ def test_erfi_is_scipys_up_to_where_float32_ends():
     ],
 )
 def test_trac(optimizer, step_size, small):
-    """At 1e-8 weights move by less than the tolerance, at the others by 3 % and more."""
+    """At 1e-8 weights move by less than the tolerance, at the others by 3 % and more.
+
+    The path of the base optimiser, D, does not depend on the scale: it is compared too.
+    """
     settings = {**HYPER, "step_size": step_size}
     hyper = trac.Hyper(**settings, optimizer=optimizer, small=small)
     start, update = OPTIMIZERS[optimizer]
@@ -50,11 +55,20 @@ def test_trac(optimizer, step_size, small):
 
     def move(i, params, grads, own):
         opt, state = own
+        before = params
         params, opt, state = oracle_trac.step(
             params, grads, opt, state, optimizer=update, eps=small
         )
+        total = max(float(np.sum(state["s"])), 0.0)
+        paths.append(
+            oracle_mlp.map_params(
+                lambda p, r: (p - r) / total, params, state["reference"]
+            )
+        )
+        assert before is not params and total > 0
         return params, (opt, state)
 
+    paths: list[Any] = []
     method = trac.make(NET, tiny.SPEC, hyper)
     learners, (_, last) = compare(method, begin, move)
     found = tiny.at(learners.opt, -1)
@@ -62,6 +76,8 @@ def test_trac(optimizer, step_size, small):
         np.testing.assert_allclose(
             getattr(found, name), last[value], rtol=1e-3, err_msg=name
         )
+    expected = jax.tree.map(lambda *d: np.stack(d).astype(np.float32), *paths)
+    chex.assert_trees_all_close(learners.opt.moved, expected, rtol=1e-4, atol=2e-5)
     scales = learners.opt.scale.sum(axis=1)
     assert scales.max() > 2 * scales[0] or scales.min() < scales[0] / 1.5  # it tunes
     if small > 1e-8:

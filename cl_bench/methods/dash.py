@@ -21,8 +21,10 @@ NEUTRAL = {"floor": 1.0}  # nothing shrinks
 
 @struct.dataclass
 class Hyper(optimizers.OptimHyper):
-    """lambda and alpha of the port; its optimiser is SGD at 1e-3 with momentum 0.9."""
+    """lambda, alpha and the optimiser of the port."""
 
+    step_size: float = 0.001
+    optimizer: str = struct.field(pytree_node=False, default="momentum")  # 0.9
     floor: float = 0.3  # lambda: no weight shrinks below this share of itself
     alpha: float = 0.3  # weight of each new mini-batch in the averaged gradient
 
@@ -34,8 +36,16 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     mini-batches, at the weights of the boundary: G <- (1 - alpha) G - alpha g. The
     cosine is taken per output unit of a dense layer, per pair of output and input
     channel of a convolution, and once for each bias; normalisations stay as they are.
-    Zero vectors have cosine 0. The optimiser's moments stay.
+    Zero vectors have cosine 0. The optimiser's moments stay. Raises ValueError where
+    the benchmark sets the head to 0 at a boundary: no gradient passes it, and every
+    hidden weight would shrink to its floor, whatever its direction.
     """
+    if spec.reset_head:
+        raise ValueError(
+            "dash looks at gradients at a boundary, and the benchmark resets the head "
+            "there: behind zeros there are none. reset_head=False on the stream works, "
+            "and so does boundary_shrink_perturb"
+        )
     epochs = epoch_steps(spec)
 
     def averaged(key, task, train: TrainBatches, state: NetState) -> PyTree:

@@ -25,8 +25,11 @@ NEUTRAL = {"slow_momentum": 0.0}
 
 @struct.dataclass
 class Hyper(optimizers.OptimHyper):
-    """Values of the released code; its optimiser is AdamW at 1e-3."""
+    """Values and optimiser of the released code."""
 
+    step_size: float = 0.001
+    weight_decay: float = 0.001
+    optimizer: str = struct.field(pytree_node=False, default="adamw")
     slow_momentum: float = 0.999  # m of the slow copy; `momentum` is the optimiser's
     period: int = struct.field(pytree_node=False, default=10)  # epochs
     evaluate: str = struct.field(pytree_node=False, default="hare")

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from cl_bench import optimizers
+from cl_bench import optimizers, units
 from cl_bench.methods._compose import compose
 from cl_bench.types import Learner, Method, Network, StreamSpec
 
@@ -13,21 +13,26 @@ REFERENCE = (
     "class-incremental CIFAR-100"
 )
 NEEDS = frozenset({"boundaries"})
-# Backprop in the first task alone: what starts anew has no strength to set to 0.
-NEUTRAL: dict[str, float] | None = None
+NEUTRAL = {"every": 2**31 - 1}  # more tasks than a run can have
 
 
 @struct.dataclass
 class Hyper(optimizers.OptimHyper):
-    """`head` is 'zero' (the paper's Continual ImageNet) or 'redraw' (its CIFAR-100)."""
+    """`head` is 'zero' (the paper's Continual ImageNet) or 'redraw' (its CIFAR-100).
+
+    `every`: tasks from one reset to the next, 1 in the paper.
+    """
 
     head: str = struct.field(pytree_node=False, default="zero")
+    every: int = struct.field(pytree_node=False, default=1)
 
 
 def check(hyper: Hyper) -> None:
-    """Raise ValueError for a kind of reset that does not exist."""
+    """Raise ValueError for a kind of reset, or a number of tasks, that cannot be."""
     if hyper.head not in ("zero", "redraw"):
         raise ValueError(f"head={hyper.head!r} is none of zero, redraw")
+    if hyper.every < 1:
+        raise ValueError(f"every={hyper.every}: at least 1 task from reset to reset")
 
 
 def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
@@ -42,16 +47,16 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     def start_task(key, clock, train, learner: Learner) -> Learner:
         del train
         params = learner.net.params
-        fresh = net.init(key).params[net.head]
+        new = net.init(key).params
         if hyper.head == "zero":
-            fresh = jax.tree.map(jnp.zeros_like, fresh)
-        later = clock.step > 0
+            new = units.reset_head(learner.net, net.head).params
+        due = (clock.step > 0) & (clock.task % hyper.every == 0)
         head = jax.tree.map(
-            lambda old, new: jnp.where(later, new, old), params[net.head], fresh
+            lambda old, new: jnp.where(due, new, old), params[net.head], new[net.head]
         )
         touched = {
             name: jax.tree.map(
-                lambda p, n=name: jnp.full(p.shape, n == net.head), layer
+                lambda p, n=name: jnp.full(p.shape, n == net.head) & due, layer
             )
             for name, layer in params.items()
         }

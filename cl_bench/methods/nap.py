@@ -11,23 +11,36 @@ from jax import Array
 from cl_bench import optimizers, shapes
 from cl_bench.methods import _penalties
 from cl_bench.methods._compose import compose
-from cl_bench.types import Method, NetState, NetTransform, Network, StreamSpec
+from cl_bench.types import (
+    Key,
+    Learner,
+    Method,
+    NetState,
+    NetTransform,
+    Network,
+    StreamSpec,
+)
 
 REFERENCE = (
     "Lyle, Zheng, Khetarpal, Martens, van Hasselt, Pascanu and Dabney, NeurIPS 2024 "
     "(arXiv 2407.01800); no code released, written from a secondary description"
 )
 NEEDS: frozenset[str] = frozenset()
-# A period beyond the run leaves out the projection, but not the other half of the
-# method: biases of hidden layers are held at 0, where backprop trains them.
-NEUTRAL = None
+NEUTRAL = {"train_biases": True, "period": 2**31 - 1}  # the last step of any run
 
 
 @struct.dataclass
 class Hyper(optimizers.OptimHyper):
-    """`period`: steps between projections; the paper finds every 1000 enough."""
+    """Adam at 1e-4, the paper's single-task setting.
 
+    `period`: steps between projections; the paper finds every 1000 enough.
+    `train_biases` leaves biases of normalised layers to the optimiser (ours).
+    """
+
+    step_size: float = 1e-4
+    optimizer: str = struct.field(pytree_node=False, default="adam")
     period: int = struct.field(pytree_node=False, default=1)
+    train_biases: bool = struct.field(pytree_node=False, default=False)
 
 
 class Norms(NamedTuple):
@@ -60,11 +73,20 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
             f"{', '.join(plain) or 'a network without hidden layers'}: give the network "
             "norm='layer'"
         )
-    transform = _project(net, hyper.period)
-    return compose(net, spec, optimizers.make(hyper), transforms=(transform,))
+    method = compose(
+        net, spec, optimizers.make(hyper), transforms=(_project(net, hyper),)
+    )
+    if hyper.train_biases:
+        return method
+
+    def init(key: Key) -> Learner:
+        learner = method.init(key)
+        return learner._replace(net=_without_biases(net, learner.net))
+
+    return method._replace(init=init)
 
 
-def _project(net: Network, period: int) -> NetTransform:
+def _project(net: Network, hyper: Hyper) -> NetTransform:
     def init(state: NetState) -> dict[str, Norms]:
         params = _penalties.constrained(net, state)
         return _norms(net, state._replace(params=params))
@@ -85,10 +107,11 @@ def _project(net: Network, period: int) -> NetTransform:
 
     def update(key, clock, signals, state, own):
         del key, signals
-        state = _without_biases(net, state)
-        if period == 1:
+        if not hyper.train_biases:
+            state = _without_biases(net, state)
+        if hyper.period == 1:
             return project(state, own), own, None
-        due = (clock.step + 1) % period == 0
+        due = (clock.step + 1) % hyper.period == 0
         project_or_not = (lambda s: project(s, own)), (lambda s: s)
         return jax.lax.cond(due, *project_or_not, state), own, None
 

@@ -18,17 +18,20 @@ REFERENCE = (
     "code, ComputationalRobotics/TRAC"
 )
 NEEDS: frozenset[str] = frozenset()
-# The scale starts at about 1e-7 and the data set it: no setting holds it at 1.
-NEUTRAL = None
+NEUTRAL = {"mix": 0.0}
 DISCOUNTS = (0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
 
 
 @struct.dataclass
 class Hyper(optimizers.OptimHyper):
-    """The released code's: 1e-8 for the first scale and in the denominators."""
+    """The released code's: 1e-8 for the first scale and in the denominators.
+
+    `mix` 1 is the method, 0 the base optimiser: updates are weighted by it (ours).
+    """
 
     step_size: float = 0.001
     small: float = 1e-8
+    mix: float = 1.0
     optimizer: str = struct.field(pytree_node=False, default="adam")
 
 
@@ -45,16 +48,19 @@ class State(NamedTuple):
 
 def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     """`wrap` around the optimiser that the settings name."""
-    return compose(net, spec, wrap(optimizers.make(hyper), hyper.small))
+    return compose(net, spec, wrap(optimizers.make(hyper), hyper.small, hyper.mix))
 
 
-def wrap(base: Optim, small: Array | float = 1e-8) -> Optim:
+def wrap(
+    base: Optim, small: Array | float = 1e-8, mix: Array | float = 1.0
+) -> Optim:
     """The base optimiser's path, rescaled about the first parameters.
 
     With u the base's update and g the gradient, D = (theta - theta_ref) / (S + small)
     and h = <D, g>; for each discount b: v <- b^2 v + h^2, sigma <- b sigma - h,
     s = small erfi(sigma / (sqrt(2 v) + small)) / erfi(1 / sqrt 2). Then
-    theta <- theta_ref + max(S, 0) (D + u) with S the sum of the new s.
+    theta <- theta_ref + max(S, 0) (D + u) with S the sum of the new s. `mix` is of
+    this update and u.
     """
 
     def init(params: PyTree) -> State:
@@ -80,9 +86,12 @@ def wrap(base: Optim, small: Array | float = 1e-8) -> Optim:
         scale = small / erfi(jnp.sqrt(0.5)) * erfi(at)
         total = jnp.maximum(jnp.sum(scale), 0.0)
         moved = jax.tree.map(lambda d, u: d + u, path, step)
-        updates = jax.tree.map(
-            lambda p, r, d: r + total * d - p, params, state.reference, moved
-        )
+
+        def weighted(p, r, d, u):
+            both = mix * (r + total * d - p) + (1.0 - mix) * u
+            return jnp.where(mix > 0.0, both, u)  # the scale may overflow unused
+
+        updates = jax.tree.map(weighted, params, state.reference, moved, step)
         return updates, State(inner, state.reference, moved, variance, sigma, scale)
 
     def reset(state, mask, what):

@@ -22,7 +22,7 @@ from cl_bench.testing._tiny import tiny_network, tiny_stream
 from cl_bench.types import Clock, Learner, Method, Network, Stream
 
 PHASES = ("start_task", "step", "end_segment", "end_task")
-EAGER_TASKS, EAGER_STEPS = 2, 2
+EAGER_TASKS, EAGER_STEPS = 2, 3  # together an epoch of `tiny_stream`
 
 
 class Case(NamedTuple):

@@ -47,8 +47,9 @@ def study(
     A section is the component's `name` and any of its settings; what is not set takes
     the component's own default when the study is expanded. `metrics` are names, or
     dicts of a name and settings. `seeds` is a count or the seeds themselves.
-    `benchmark` names stream x network x budget x metrics (default: the study's name);
-    an arm of the sweep may name its own.
+    `benchmark` names stream x network x budget x metrics (default: the study's name;
+    another data set on the command line is added to it); an arm of the sweep may name
+    its own.
     `oracle=True` allows methods that need more than the stream offers; those runs are
     marked. `score` is the metric that the report ranks by (default: the first of the
     report's `SCORES` that was recorded); like `execution`, settings of `execution`, it
@@ -96,6 +97,9 @@ def settings(config: ConfigDict, overrides: Overrides | None = None) -> dict[str
     known = top_fields()
     values = fields.resolve("config", "a study", known, given)
     values["benchmark"] = values["benchmark"] or values["study"]
+    dataset = overrides.get("stream.dataset")
+    if "benchmark" not in overrides and dataset not in (None, _dataset(config)):
+        values["benchmark"] += f"-{dataset}"  # another set is another benchmark
     values["seeds"] = _seeds(values["seeds"])
     names = [m if isinstance(m, str) else m.get("name", "") for m in values["metrics"]]
     if "metrics" in overrides and "score" not in overrides:  # the file's may be gone
@@ -159,6 +163,10 @@ def _seeds(value: int | tuple[int, ...]) -> tuple[int, ...]:
             "distinct seeds from 0 to 2**31 - 1."
         )
     return seeds
+
+
+def _dataset(config: ConfigDict) -> Any:
+    return plain(config).get("stream", {}).get("dataset")
 
 
 def _check_score(score: str, metrics: list[str]) -> None:

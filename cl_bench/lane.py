@@ -17,7 +17,6 @@ from cl_bench.types import (
     Learner,
     Method,
     Metric,
-    NetState,
     Network,
     Probe,
     PyTree,

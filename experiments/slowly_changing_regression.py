@@ -116,6 +116,8 @@ def get_config(arg: str = ""):
         stream["num_tasks"] = 100
     if mode == "smoke":
         stream |= {"num_tasks": 3, "steps_per_task": 200}
+    # No longer period is of this stream.
+    stream["total_steps"] = stream["num_tasks"] * stream.get("steps_per_task", 10_000)
     return config.study(
         name=f"slowly_changing_regression-{mode}-{arms}",
         benchmark=f"slowly_changing_regression-{mode}",

@@ -43,7 +43,8 @@ have none), over tasks 1 to 10 and the last 20, and dead units at the start of t
     with weight decay, both .01, which `l2` is too; that is what it has over the control
     of `ipm,main`, at backprop's .001. The control, which knows nothing of plasticity, is
     ahead of every method, and with that weight decay has hardly a dead unit.
-    Not measured: the rest of `ipm,control`, the other arms and streams.
+    Not measured: the rest of `ipm,control`, the other arms and streams. Not here: the
+    paper's label-permuted mini-ImageNet, whose inputs are features of a trained network.
 """
 
 from typing import Any
@@ -80,6 +81,7 @@ def _stream(which: str) -> dict[str, Any]:
         name |= {"flatten": which == "lp_emnist"}
         dataset = {"lp_cifar": "cifar10", "lp_emnist": "emnist/balanced"}[which]
     period = {"num_tasks": size[0], "steps_per_task": size[1]}
+    period["total_steps"] = size[0] * size[1]  # no longer period is of this stream
     return {**name, "dataset": dataset, "scale": "minus_one_one", **period}
 
 

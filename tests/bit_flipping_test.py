@@ -203,6 +203,8 @@ def test_online_loss_by_hand():
         ({"beta": float("nan")}, "beta=nan"),
         ({"beta": 1.1}, "beta=1.1.*from 0 to 1"),
         ({"num_tasks": 0}, "num_tasks=0"),
+        ({"total_steps": 19_999}, "steps_per_task=10000, the .*steps_per_task=9999 or"),
+        ({"total_steps": 10**6}, "hold 100 tasks.*not num_tasks=300"),
         ({"steps_per_task": 10, "steps_per_segment": 3}, "does not divide"),
     ],
 )

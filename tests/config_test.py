@@ -53,6 +53,16 @@ def test_seeds_are_a_count_or_the_seeds_themselves():
     assert config.settings(small(seeds=(7, 3)))["seeds"] == (7, 3)
 
 
+def test_another_data_set_is_another_benchmark():
+    given = small(benchmark="mine")
+    assert config.settings(given, {"stream.num_tasks": 3})["benchmark"] == "mine"
+    other = {"stream.dataset": "mnist"}
+    assert config.settings(given, other)["benchmark"] == "mine-mnist"
+    assert config.settings(given, {**other, "benchmark": "b"})["benchmark"] == "b"
+    same = small(stream={"name": "permuted", "dataset": "mnist"})
+    assert config.settings(same, other)["benchmark"] == "small"
+
+
 def test_a_score_is_one_of_the_metrics():
     both = ("online_accuracy", {"name": "test_accuracy", "minibatches": 3})
     given = small(metrics=both, score="test_accuracy")

@@ -229,6 +229,25 @@ def test_options_that_do_not_exist(settings, message):
         make(**settings)
 
 
+def test_the_released_optimisers_reset_what_the_released_code_resets():
+    data, rate = tiny.batches(12), {"replacement_rate": 1 / 4}
+
+    def of(optimizer, moment_reset=None, **settings):
+        chosen = {"optimizer": optimizer, "moment_reset": moment_reset, **rate}
+        _, learners, own = run(make(**chosen, **settings), data)
+        assert (own.age[-1] < 12).any()  # some unit was replaced
+        return learners.opt
+
+    for optimizer, what in {
+        "adam_gnt": "moments+count", "momentum": "none", "adam": "moments",
+    }.items():  # fmt: skip
+        chex.assert_trees_all_equal(of(optimizer), of(optimizer, what))
+    assert (of("adam_gnt", "moments").count["h1"]["kernel"][-1] == 12).all()
+    assert (of("adam_gnt").count["h1"]["kernel"][-1] < 12).any()
+    nature = of("adam_gnt", variant="nature")
+    assert (nature.count["h1"]["kernel"][-1] == 12).all()
+
+
 def test_a_network_without_hidden_units_is_refused():
     with pytest.raises(ValueError, match="hidden layer"):
         make(mlp.make(tiny.SPEC, widths=()))

@@ -222,6 +222,21 @@ def test_the_control_has_the_re_implementation_s_settings_too():
         assert run.network["input_decay"] == decay
 
 
+@pytest.mark.parametrize(
+    ("spec", "period", "works"),
+    [
+        ("upgd_streams:ipm", 2_000_000, 500_000),
+        ("upgd_streams:lp_cifar", 600_000, 500_000),
+        ("slowly_changing_regression:full", 5_000_000, 1_500_000),
+    ],
+)
+def test_a_change_period_longer_than_the_stream_is_refused(spec, period, works):
+    message = f"steps_per_task={period}, the change period.*steps_per_task={works} or"
+    with pytest.raises(ConfigError, match=message):
+        runs_of(spec, stream__steps_per_task=period)
+    runs_of(spec, stream__steps_per_task=works, stream__num_tasks=2)
+
+
 @pytest.mark.parametrize("preset", ["ash_adams", "dash"])
 def test_all_test_images_are_scored(preset):
     for mode in ("smoke", "full"):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cl_bench import units
 from cl_bench.methods import hare_tortoise
 from cl_bench.networks import mlp
 from tests import tiny
@@ -95,3 +96,53 @@ def test_the_tortoise_predicts_where_it_is_asked_to():
         logits.append((before, method.predict(learner, batch)[0]))
     chex.assert_trees_all_equal(*logits[1])  # momentum 1: the slow copy never moves
     assert np.abs(logits[0][0] - logits[0][1]).max() > 1e-3
+
+
+def test_normalisation_statistics_have_a_slow_copy_too():
+    net = mlp.make(tiny.SPEC, widths=(12, 10), norm="online")
+    hyper = hare_tortoise.Hyper(
+        **HEAVY, step_size=0.003, slow_momentum=0.9, period=2**31 - 1
+    )
+    back = hyper.replace(period=1)
+    spec = tiny.SPEC._replace(examples_per_task=5 * tiny.BATCH)  # 5 steps an epoch
+    method = hare_tortoise.make(net, spec, hyper)
+    first, learners, _ = tiny.run(method, tiny.batches(4))
+    slow = first.net.stats
+    for i in range(4):
+        fast = tiny.at(learners, i).net.stats
+        slow = jax.tree.map(lambda s, f: 0.9 * s + 0.1 * f, slow, fast)
+        close(tiny.at(learners, i).extra["transform_0"].slow.stats, slow)
+    moved = jax.tree.map(lambda s, f: np.abs(s - f).max(), slow, fast)
+    assert max(jax.tree.leaves(moved)) > 1e-3
+    returned = hare_tortoise.make(net, spec, back)
+    _, learners, _ = tiny.run(returned, tiny.batches(5))
+    last = tiny.at(learners, 4)
+    chex.assert_trees_all_equal(last.net, last.extra["transform_0"].slow)
+    earlier = tiny.at(learners, 3)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_equal(
+            earlier.net.stats, earlier.extra["transform_0"].slow.stats
+        )
+
+
+def test_the_benchmark_resets_the_head_of_the_slow_copy_too():
+    facts = {"num_tasks": 3, "steps_per_task": 4, "reset_head": True}
+    spec = tiny.SPEC._replace(**facts)
+    hyper = hare_tortoise.Hyper(step_size=0.1, slow_momentum=0.75)
+    method = hare_tortoise.make(NET, spec, hyper)
+    step = tiny.quick_jit(method.step)
+    learner, data = method.init(tiny.KEY), tiny.batches(5)
+    for i in range(5):
+        if i == 4:  # the runner resets the network before the task's first step
+            net = units.reset_head(learner.net, NET.head)
+            learner = learner._replace(net=net)
+        before = learner.extra["transform_0"].slow.params
+        batch = jax.tree.map(jnp.asarray, tiny.at(data, i))
+        learner, _ = step(tiny.step_key(i), tiny.clock(i), batch, learner)
+        slow, fast = learner.extra["transform_0"].slow.params, learner.net.params
+        kept = 0.0 if i in (0, 4) else 1.0
+        for layer, share in (("head", kept), ("h1", 1.0)):
+            expected = 0.75 * share * before[layer]["kernel"]
+            expected = expected + 0.25 * fast[layer]["kernel"]
+            close(slow[layer]["kernel"], expected)
+    assert np.abs(before["head"]["kernel"]).max() > 0.01

@@ -177,7 +177,7 @@ def test_the_length_in_steps_gives_the_tasks():
     spec = label_permuted.make(batch_size=1).spec
     assert (spec.num_tasks, spec.steps_per_task) == (400, 2500)
     assert _permuted(num_tasks=None, total_steps=25).spec.num_tasks == 4
-    assert _permuted(num_tasks=4, total_steps=25).spec.num_tasks == 4
+    assert _permuted(num_tasks=3, total_steps=25).spec.num_tasks == 3
     assert _permuted(num_tasks=1).spec.num_tasks == 1  # a control, asked for by number
     assert _permuted(flatten=False).spec.input_shape == (3, 3, 1)
 
@@ -207,12 +207,12 @@ def test_the_seed_and_the_task_decide_everything(make):
         (_random, {"offers": ("validation",)}, ValueError, "cannot offer 'validation'"),
         (_random, {"steps_per_segment": 4}, ValueError, "nearest that does is 3"),
         (_permuted, {"num_tasks": None, "total_steps": 5}, ValueError,
-         "total_steps=5: the labels would never change.*total_steps=12.*num_tasks=1"),
+         "total_steps=5: it would never change.*steps_per_task=2 or.*num_tasks=1"),
         (_permuted, {"num_tasks": None, "total_steps": 11}, ValueError,
          "total_steps=11.*never change"),
         (_permuted, {"num_tasks": 1, "total_steps": 6}, ValueError, "never change"),
-        (_permuted, {"num_tasks": 3, "total_steps": 25}, ValueError,
-         "total_steps=25.*hold 4 tasks.*num_tasks=3"),
+        (_permuted, {"num_tasks": 5, "total_steps": 25}, ValueError,
+         "total_steps=25 hold 4 tasks.*not num_tasks=5: num_tasks=4 or fewer"),
         (_permuted, {"held_out_batch": 0}, ValueError, "held_out_batch=0"),
         (_permuted, {"steps_per_task": 0, "num_tasks": None}, ValueError, "=0"),
         (_permuted, {"num_tasks": 0}, ValueError, "num_tasks=0"),

@@ -7,18 +7,21 @@ import pytest
 from cl_bench import registry
 from cl_bench.methods import (
     continual_backprop,
+    dash,
     fire,
+    full_reset,
     grama,
     hare_tortoise,
+    head_reset,
     last_layers_reset,
     redo,
     snr,
 )
-from cl_bench.networks import mlp
+from cl_bench.networks import mlp, resnet18
 from tests import tiny
 
 
-@pytest.mark.parametrize("name", ["redo", "grama", "snr", "fire"])
+@pytest.mark.parametrize("name", ["redo", "grama", "snr", "fire", "continual_backprop"])
 def test_a_network_without_hidden_layers_is_refused(name):
     module: Any = registry.load("methods", name)
     net = mlp.make(tiny.SPEC, widths=())
@@ -54,6 +57,8 @@ def test_a_network_without_hidden_layers_is_refused(name):
         (hare_tortoise, {"evaluate": "fox"}, "evaluate='fox' is none of hare, tortois"),
         (hare_tortoise, {"period": 0}, "period=0: at least 1 epoch"),
         (fire, {"iterations": 0}, "iterations=0: at least 1"),
+        (full_reset, {"every": 0}, "every=0: at least 1 task"),
+        (head_reset, {"every": -1}, "every=-1: at least 1 task"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(module, settings, message):
@@ -70,3 +75,19 @@ def test_bias_compensation_takes_units_of_one_output(activation):
         continual_backprop.make(net, tiny.SPEC, hyper)
     hyper = continual_backprop.Hyper(variant="arxiv", compensate_bias=False)
     continual_backprop.make(net, tiny.SPEC, hyper)
+
+
+def test_bias_compensation_takes_readers_of_one_activation():
+    spec = tiny.SPEC._replace(input_shape=(5, 5, 2))
+    net = resnet18.make(spec, width=2)
+    with pytest.raises(ValueError, match="residual stream.*compensate_bias=False wor"):
+        continual_backprop.make(
+            net, spec, continual_backprop.Hyper(compensate_bias=True)
+        )
+
+
+def test_dash_needs_gradients_at_the_boundary():
+    spec = tiny.SPEC._replace(reset_head=True)
+    net = mlp.make(spec, widths=(5, 4))
+    with pytest.raises(ValueError, match="resets the head.*reset_head=False"):
+        dash.make(net, spec, dash.Hyper())

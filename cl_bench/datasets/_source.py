@@ -86,7 +86,9 @@ def _ready(
     if _cache.describe(folder) is None:
         folder = _build(name, data_dir, download)
     if options:  # after a missing set, which is the likelier mistake
-        raise TypeError(f"Data set {name!r} takes no options, got {[*options]}.")
+        raise ValueError(
+            f"Data set {name!r} takes no options: leave dataset_options={options} out."
+        )
     return folder
 
 

@@ -8,7 +8,7 @@ from flax import struct
 from jax import Array
 
 from cl_bench import optimizers, shapes, units
-from cl_bench.methods import _replacement, _utility
+from cl_bench.methods import _replacement, _unit_resets, _utility
 from cl_bench.methods._compose import compose
 from cl_bench.types import (
     Clock,
@@ -23,7 +23,8 @@ from cl_bench.types import (
 
 REFERENCE = (
     "Dohare et al., Nature 632 (2024) 768-774, Algorithm 1; arXiv 2306.13812v3; "
-    "released code, shibhansh/loss-of-plasticity (GnT; ConvGnT from a description)"
+    "released code, shibhansh/loss-of-plasticity (GnT; ConvGnT and ResGnT from a "
+    "description)"
 )
 NEEDS: frozenset[str] = frozenset()
 NEUTRAL = {"replacement_rate": 0.0}
@@ -97,11 +98,15 @@ def check(hyper: Hyper) -> None:
 
 
 def _moment_reset(hyper: Hyper) -> str:
-    """As set, else as the variant has it: the released code keeps SGD's momentum."""
+    """As set, else as the variant has it.
+
+    The released code keeps SGD's momentum; its Adam starts a weight's count anew too.
+    """
     if hyper.moment_reset is not None:
         return hyper.moment_reset
-    kept = hyper.variant == "released" and hyper.optimizer == "momentum"
-    return "none" if kept else "moments"
+    released = {"momentum": "none", "adam_gnt": "moments+count"}
+    chosen = released if hyper.variant == "released" else {}
+    return chosen.get(hyper.optimizer, "moments")
 
 
 def _compensates(hyper: Hyper) -> bool:
@@ -123,17 +128,10 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     # stream is one layer of units, replaced with all that writes and reads it, where
     # it takes convolutions one by one and leaves the shortcut's share.
     """
-    if not net.units:
-        raise ValueError(
-            "continual_backprop needs a hidden layer; the network has none"
-        )
+    _unit_resets.require_hidden_layer(net, "continual_backprop")
     check(hyper)
-    if _compensates(hyper) and (layer := shapes.two_featured_layer(net, spec)):
-        raise ValueError(
-            "compensate_bias moves a unit's mean output to its readers' biases, and "
-            f"those of layer {layer!r} have two outputs (activation 'crelu' or "
-            "'fourier'): compensate_bias=False works"
-        )
+    if _compensates(hyper):
+        _check_compensation(net, spec)
     transform = replace_units(net, hyper)
     return compose(
         net,
@@ -142,6 +140,21 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
         transforms=(transform,),
         moment_reset=_moment_reset(hyper),
     )
+
+
+def _check_compensation(net: Network, spec: StreamSpec) -> None:
+    """Raise ValueError where a unit's readers do not all read one and the same mean."""
+    reason = ""
+    if layer := shapes.two_featured_layer(net, spec):
+        reason = f"those of layer {layer!r} have two outputs ('crelu' or 'fourier')"
+    for unit in net.units:
+        if len(unit.incoming) > 1:
+            reason = f"those of {unit.name!r} read a residual stream at several points"
+    if reason:
+        raise ValueError(
+            "compensate_bias moves a unit's mean output to its readers' biases, and "
+            f"{reason}: compensate_bias=False works"
+        )
 
 
 def replace_units(net: Network, hyper: Hyper) -> NetTransform:

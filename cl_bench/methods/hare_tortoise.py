@@ -9,7 +9,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from cl_bench import optimizers
+from cl_bench import optimizers, units
 from cl_bench.methods._compose import compose
 from cl_bench.schedule import epoch_steps, schedule
 from cl_bench.types import Method, NetState, NetTransform, Network, StreamSpec
@@ -57,11 +57,14 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     are those of the task at hand (`schedule.epoch_steps`), or of the longest one where
     the stream tells no boundaries; steps since the last return are counted over
     boundaries. `evaluate` names the network that predicts, the fast one (hare) or the
-    slow one.
+    slow one. A benchmark's reset of the head is of both.
     """
     check(hyper)
     method = compose(
-        net, spec, optimizers.make(hyper), transforms=(_return_to_slow(spec, hyper),)
+        net,
+        spec,
+        optimizers.make(hyper),
+        transforms=(_return_to_slow(net, spec, hyper),),
     )
 
     def predict(learner, batch):
@@ -94,18 +97,26 @@ def _period(spec: StreamSpec, hyper: Hyper) -> Callable[[Array], Array]:
     return at
 
 
-def _return_to_slow(spec: StreamSpec, hyper: Hyper) -> NetTransform:
+def _return_to_slow(net: Network, spec: StreamSpec, hyper: Hyper) -> NetTransform:
     m, period = hyper.slow_momentum, _period(spec, hyper)
+    starts = schedule(spec).starts.astype(np.int32)
 
     def init(state: NetState) -> State:
         return State(state, jnp.zeros((), jnp.int32))
 
     def update(key, clock, signals, state, own):
         del key, signals
-        fast = state.params, state.stats
+        fast, before = (state.params, state.stats), own.slow
+        if spec.reset_head:  # the fast network's was, before this task's first step
+            begins = jnp.any(clock.step == starts)
+            zero = units.reset_head(before, net.head).params
+            params = jax.tree.map(
+                lambda new, old: jnp.where(begins, new, old), zero, before.params
+            )
+            before = before._replace(params=params)
         slow = jax.tree.map(
             lambda old, now: m * old + (1.0 - m) * now,
-            (own.slow.params, own.slow.stats),
+            (before.params, before.stats),
             fast,
         )
         since = own.since + 1

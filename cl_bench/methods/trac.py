@@ -51,9 +51,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     return compose(net, spec, wrap(optimizers.make(hyper), hyper.small, hyper.mix))
 
 
-def wrap(
-    base: Optim, small: Array | float = 1e-8, mix: Array | float = 1.0
-) -> Optim:
+def wrap(base: Optim, small: Array | float = 1e-8, mix: Array | float = 1.0) -> Optim:
     """The base optimiser's path, rescaled about the first parameters.
 
     With u the base's update and g the gradient, D = (theta - theta_ref) / (S + small)

@@ -30,7 +30,11 @@ def axis_title(metric: str) -> str:
 def score_metric(metrics: list[str], wanted: Sequence[str] = ()) -> str | None:
     """The metric the summary is about: the first that was recorded of those wanted, of
     `SCORES`, of those where higher is better; an unknown suite's first one otherwise."""
-    for name in (*wanted, *SCORES, *(m for m in metrics if label(m).better == "higher")):
+    for name in (
+        *wanted,
+        *SCORES,
+        *(m for m in metrics if label(m).better == "higher"),
+    ):
         if name in metrics:
             return name
     rest = [m for m in metrics if m != "diverged"]

@@ -137,7 +137,7 @@ def make_spec(
             f"num_tasks={num_tasks} must be at least 1 and batch_size={batch_size} "
             f"between 1 and the {images.num_train} training examples."
         )
-    steps = images.num_train // batch_size if steps_per_task is None else steps_per_task
+    steps = task_steps(images, steps_per_task, batch_size)
     segment = steps if steps_per_segment is None else steps_per_segment
     check_steps(steps, segment, batch_size)
     if held_out_batch is not None:
@@ -157,6 +157,12 @@ def make_spec(
         loss=softmax_cross_entropy,
         reset_head=reset_head,
     )
+
+
+def task_steps(images: Images, steps_per_task: int | None, batch_size: int) -> int:
+    """Steps of a task; None is one pass over the rows to train on."""
+    one_pass = images.num_train // max(batch_size, 1)
+    return one_pass if steps_per_task is None else steps_per_task
 
 
 def check_steps(steps: int, segment: int, batch_size: int) -> None:

@@ -9,6 +9,7 @@ from jax import Array
 
 from cl_bench.losses import squared_error
 from cl_bench.registry import UnknownNameError, nearest
+from cl_bench.streams import _length
 from cl_bench.types import Batch, Dataset, Key, Stream, StreamSpec
 
 REFERENCE = (
@@ -41,7 +42,8 @@ class Task(NamedTuple):
 def make(
     *,
     flips: str = "one",
-    num_tasks: int = 300,
+    num_tasks: int | None = 300,
+    total_steps: int | None = None,
     steps_per_task: int = 10_000,
     bits: int = 20,
     flipping: int = 15,
@@ -57,8 +59,9 @@ def make(
     flipping bit flips (flips='one', the paper's text), or all are drawn anew
     (flips='all', the released code's default). Targets y [B, 1] come from a network
     that is drawn once a run: see `draw_target`. The loss is the squared error. The
-    period of flips is `steps_per_task` and the stream `num_tasks` of them, so that no
-    period is longer than it; `num_tasks=1` is a control without a flip.
+    period of flips is `steps_per_task` and the stream `num_tasks` of them, within
+    `total_steps` where those are given, or None: as many as they hold. `num_tasks=1`
+    without them is a control without a flip.
 
     `held_out` gives the 'test' split: each of the 2**(bits - flipping) inputs of the
     task once, so that its mean loss is the expected loss of the task, exactly.
@@ -67,7 +70,8 @@ def make(
     """
     random_bits = bits - flipping
     _check(flips, bits, flipping, target_units, beta)
-    spec = _make_spec(bits, num_tasks, steps_per_task, batch_size, steps_per_segment)
+    length = _length.tasks(num_tasks, total_steps, steps_per_task)
+    spec = _make_spec(bits, length, steps_per_task, batch_size, steps_per_segment)
 
     def load() -> Dataset:
         x: Any = np.zeros((0, bits), np.float32)
@@ -78,7 +82,7 @@ def make(
         del data
         target_key, bit_key, coin_key = (jax.random.fold_in(key, i) for i in range(3))
         if flips == "one":
-            fixed = _flipped(bit_key, task, num_tasks, flipping)
+            fixed = _flipped(bit_key, task, length, flipping)
         else:
             fixed = _coins(jax.random.fold_in(bit_key, task), flipping)
         target = draw_target(target_key, bits, target_units, beta)

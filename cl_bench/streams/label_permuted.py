@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench.streams import _by_class, _epochs, _images, _splits
+from cl_bench.streams import _by_class, _epochs, _images, _length, _splits
 from cl_bench.types import Batch, Dataset, Key, Stream
 
 REFERENCE = (
@@ -52,16 +52,16 @@ def make(
     draws a uniformly random permutation of the K labels and a random order of the
     examples, which it walks, from its start again where it ends. The stream is
     `num_tasks` long, or as many whole tasks as `total_steps` hold; with neither it has
-    the paper's 1,000,000 steps (400 tasks with the defaults). `num_tasks=1` is a
-    control whose labels never change. x is [B, D] float32, or [B, H, W, C] where
+    the paper's 1,000,000 steps (400 tasks with the defaults), and with both `num_tasks`
+    within those steps. `num_tasks=1` alone is a control whose labels never change. x is [B, D] float32, or [B, H, W, C] where
     `flatten` is False; every output is in play.
 
     `held_out` gives minibatches of `held_out_batch` test (or kept back) examples under
     the task's own permutation of labels. The other options are those of
     `_images.open_images` and `_images.make_spec`.
 
-    Raises ValueError for `total_steps` that hold fewer than two tasks, or another
-    number of them than `num_tasks`, and for other numbers that do not fit.
+    Raises ValueError for a period that is more than half of `total_steps`, for more
+    tasks than those hold, and for other numbers that do not fit.
 
     # Departs from the paper: a permutation applies to the original labels, where the
     # released code permutes the previous task's labels again. The same in distribution.
@@ -77,10 +77,12 @@ def make(
         scale=scale,
     )
     shape = _by_class.input_shape(images, flatten)
+    if num_tasks is None and total_steps is None:
+        total_steps = TOTAL_STEPS
     spec = _images.make_spec(
         images,
         input_shape=shape,
-        num_tasks=_tasks(num_tasks, total_steps, steps_per_task),
+        num_tasks=_length.tasks(num_tasks, total_steps, steps_per_task),
         steps_per_task=steps_per_task,
         batch_size=batch_size,
         steps_per_segment=steps_per_segment,
@@ -111,27 +113,3 @@ def make(
         return made._replace(weight=weight)
 
     return Stream(spec, images.load, start, batch, held_out)
-
-
-def _tasks(num_tasks: int | None, total_steps: int | None, steps_per_task: int) -> int:
-    """Tasks of the stream. Raises ValueError where `total_steps` hold another number.
-
-    One task alone is never what `total_steps` mean: the labels would not change.
-    """
-    if steps_per_task < 1 or (num_tasks is not None and total_steps is None):
-        return 1 if num_tasks is None else num_tasks  # make_spec checks both
-    total = TOTAL_STEPS if total_steps is None else total_steps
-    tasks = total // steps_per_task
-    if tasks < 2:
-        raise ValueError(
-            f"steps_per_task={steps_per_task}, the change period, is more than half of "
-            f"total_steps={total}: the labels would never change. total_steps="
-            f"{2 * steps_per_task} or more works, as does num_tasks=1 alone, which is a "
-            "control without changes."
-        )
-    if num_tasks not in (None, tasks):
-        raise ValueError(
-            f"total_steps={total} hold {tasks} tasks of steps_per_task={steps_per_task}"
-            f", not num_tasks={num_tasks}: give one of the two."
-        )
-    return tasks

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cl_bench.streams import _images, _splits
+from cl_bench.streams import _images, _length, _splits
 from cl_bench.types import Batch, Dataset, Key, Stream
 
 REFERENCE = (
@@ -27,7 +27,8 @@ class Task(NamedTuple):
 def make(
     *,
     dataset: str = "digits",
-    num_tasks: int = 400,
+    num_tasks: int | None = 400,
+    total_steps: int | None = None,
     steps_per_task: int | None = None,
     batch_size: int = 1,
     steps_per_segment: int | None = None,
@@ -48,14 +49,18 @@ def make(
     pixels and a uniformly random order of the examples. Steps walk that order, from
     its start again when it ends: `steps_per_task=None` is one pass (leaving out the
     last N % batch_size), less changes the task sooner, more repeats examples in the
-    same order. The stream is `num_tasks` long, so that no change period is longer than
-    it; `num_tasks=1` is a control whose pixels stay as they are. x is [B, D] float32;
+    same order. The stream is `num_tasks` long, within `total_steps` where those
+    are given, or None: as many whole tasks as they hold. `num_tasks=1` without them is
+    a control whose pixels stay as they are. x is [B, D] float32;
     every output is in play.
 
     `held_out` gives minibatches of `held_out_batch` test (or kept back) examples
     under the task's own permutation, padded with weight 0; a minibatch past the end
     has only zeros. The other options are those of `_images.open_images` and
     `make_spec`.
+
+    Raises ValueError for a period that is more than half of `total_steps`, for more
+    tasks than those hold, and for other numbers that do not fit.
 
     # Departs from the paper: a permutation applies to the original image, where the
     # released code permutes the previous task's pixels again. The same in distribution.
@@ -74,10 +79,11 @@ def make(
         scale=scale,
     )
     size = images.image_shape[0] * images.image_shape[1] * images.image_shape[2]
+    period = _images.task_steps(images, steps_per_task, batch_size)
     spec = _images.make_spec(
         images,
         input_shape=(size,),
-        num_tasks=num_tasks,
+        num_tasks=_length.tasks(num_tasks, total_steps, period),
         steps_per_task=steps_per_task,
         batch_size=batch_size,
         steps_per_segment=steps_per_segment,

@@ -95,6 +95,19 @@ def test_cnn_standardises_each_pixel_of_each_colour(train):
     close(acts["c1"], same["c1"], rtol=1e-5, atol=1e-6)
 
 
+def test_resnet_standardises_its_inputs_too():
+    net = resnet18.make(RES_SPEC, width=2, input_norm="ema", input_decay=0.9)
+    plain = resnet18.make(RES_SPEC, width=2)
+    state, x = net.init(tiny.KEY), 3.0 + 2.0 * images(RES_SPEC)
+    logits, acts, stats = net.apply(state, x, train=True, key=None)
+    expected, kept = _input_norm.standardise(
+        x.reshape(4, -1), state.stats["input"], train=True, decay=0.9
+    )
+    close((acts["x"].reshape(4, -1), stats["input"]), (expected, kept), rtol=1e-6)
+    same = plain.apply(plain.init(tiny.KEY), acts["x"], train=True, key=None)[0]
+    close(logits, same, rtol=1e-5, atol=1e-6)
+
+
 PAPERS: dict[str, tuple[tuple[int, ...], int, dict[str, Any], int]] = {  # images, outputs, settings, parameters counted by hand
     "dohare": (
         (32, 32, 3), 2, {},
@@ -150,6 +163,7 @@ def test_cnn_weights_are_drawn_within_pytorch_s_bounds():
         (lambda: resnet18.make(tiny.SPEC), "resnet18 needs images"),
         (lambda: resnet18.make(RES_SPEC, width=0), "width 0"),
         (lambda: resnet18.make(RES_SPEC, norm="group"), "norm 'group' is none"),
+        (lambda: resnet18.make(RES_SPEC, input_norm="zscore"), "'zscore' is none"),
         (
             lambda: resnet18.make(RES_SPEC._replace(batch_size=1)),
             "batches of 2 examples or more",

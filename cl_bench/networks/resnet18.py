@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cl_bench.networks import _conv, _normalise
+from cl_bench.networks import _conv, _input_norm, _normalise
 from cl_bench.types import Key, NetState, Network, StreamSpec, Unit
 
 STAGES, BLOCKS = 4, 2
@@ -21,7 +21,13 @@ class Module(NamedTuple):
 
 
 def make(
-    spec: StreamSpec, *, width: int = 64, norm: str = "batch", conv: str = "patches"
+    spec: StreamSpec,
+    *,
+    width: int = 64,
+    norm: str = "batch",
+    conv: str = "patches",
+    input_norm: str = "none",
+    input_decay: float = 0.99,
 ) -> Network:
     """ResNet-18 (He et al., CVPR 2016) with a 3 x 3 stem and no max-pool.
 
@@ -45,6 +51,8 @@ def make(
       norm: 'batch', 'none', 'layer' or 'online' (`networks._normalise`), after every
         convolution.
       conv: 'patches' or 'direct' (`networks._conv`).
+      input_norm: that of 'mlp', of each pixel of each colour by itself.
+      input_decay: of its averages.
 
     Gates and dead units of a stream hold wherever it is read. Taps of inner units are
     added before the norm, those of a stream before the stage's last ReLU.
@@ -63,6 +71,7 @@ def make(
         raise ValueError(f"width {width}: at least 1")
     _normalise.check(norm, spec.batch_size)
     _conv.check(conv)
+    _input_norm.check(input_norm, input_decay)
     image = (*spec.input_shape, 1)[:3]
     modules = _modules(image[2], width, spec.num_outputs)
     convolutions = [name for name in modules if name != "head"]
@@ -78,13 +87,18 @@ def make(
             if name != "head":
                 params[name] |= _normalise.init_norm(norm, size)[0]
         sizes = {name: modules[name].shape[-1] for name in convolutions}
-        return NetState(params, _normalise.init_stats(norm, sizes), {}, None)
+        stats = _normalise.init_stats(norm, sizes)
+        stats |= _input_norm.init_stats(input_norm, math.prod(image))
+        return NetState(params, stats, {}, None)
 
     def apply(net, x, *, train, key, taps=None, gates=None):
         del key  # no dropout
         taps, gates = taps or {}, gates or {}
-        acts = {"x": x.reshape(x.shape[0], *image)}
-        stats = dict(net.stats)
+        flat, stats = _input_norm.of_inputs(
+            input_norm, dict(net.stats), x.reshape(x.shape[0], -1),
+            train=train, decay=input_decay,
+        )  # fmt: skip
+        acts = {"x": flat.reshape(-1, *image)}
 
         def convolve(name, h, tap=0.0):
             """Convolution, bias, tap and normalisation of one module."""

@@ -60,6 +60,7 @@ def expand(
     if benchmarks:
         arms = sweeps.unique(sweeps.method_only(arm) for arm in arms)
         bases = [_on_benchmark(own, name, overrides) for name in benchmarks]
+    _check_benchmarks(bases)
     _check_overrides(overrides, [_merged(b, a, overrides) for b in bases for a in arms])
     runs = [
         run
@@ -77,6 +78,18 @@ def _on_benchmark(
     named = {k: v for k, v in overrides.items() if k not in ("study", "benchmark")}
     other = settings(load(name).config, named)
     return {**other, **{k: own[k] for k in ("study", "method", "oracle", "execution")}}
+
+
+def _check_benchmarks(bases: list[dict[str, Any]]) -> None:
+    """One name, one benchmark: the records and the report know them by their names."""
+    known: dict[str, Any] = {}
+    for base in bases:
+        parts = [base[key] for key in ("stream", "network", "metrics")]
+        if known.setdefault(base["benchmark"], parts) != parts:
+            raise ConfigError(
+                f"Two benchmarks are called {base['benchmark']!r} and differ: run one of "
+                "them in a study of its own, or name it in its experiment (benchmark=...)."
+            )
 
 
 def _merged(base: dict[str, Any], arm: Arm, overrides: Overrides) -> dict[str, Any]:

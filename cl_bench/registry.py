@@ -7,6 +7,7 @@ import pkgutil
 from functools import cache
 from types import ModuleType
 
+MADE_BY = {"datasets": "load"}  # the function of a component's file; others: make
 KINDS = ("datasets", "streams", "networks", "methods", "metrics")
 
 
@@ -32,7 +33,7 @@ def names(kind: str) -> tuple[str, ...]:
 def load(kind: str, name: str) -> ModuleType:
     """The module of a component: a built-in name, or a dotted path to a user's own.
 
-    Raises UnknownNameError where neither exists. An error inside a user's module
+    Raises UnknownNameError where neither exists, or a module makes no component. An error inside a user's module
     is not caught: its own traceback is the clearest message.
     """
     if kind not in KINDS:
@@ -40,7 +41,9 @@ def load(kind: str, name: str) -> ModuleType:
     if name in names(kind):
         return importlib.import_module(f"cl_bench.{kind}.{name}")
     if not name.startswith("_") and importable(name):
-        return importlib.import_module(name)
+        module, made_by = importlib.import_module(name), MADE_BY.get(kind, "make")
+        if callable(getattr(module, made_by, None)):
+            return module
     raise UnknownNameError(f"Unknown {kind[:-1]} {name!r}.{nearest(name, names(kind))}")
 
 

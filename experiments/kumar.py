@@ -141,6 +141,7 @@ FIELDS: dict[str, tuple[str, ...]] = {  # what the numbers after the step size a
     "continual_backprop": ("replacement_rate",),
     "redo": ("period", "threshold"),
 }
+LAYER_NORM_L2 = [1e-5, 1e-4, 1e-3]  # the region of Lyle et al., who decay weights
 STATIC: dict[str, dict[str, Any]] = {
     "l2_init": {"convention": "code"},
     "shrink_perturb": {"variant": "kumar"},
@@ -180,7 +181,8 @@ def sweep(add, config):
         if arm == "crelu":
             network = _network(problem, crelu=True)
         add(arm, method=method, network=network)
-    l2 = _method("l2", table["l2"], optimizer)
+    l2 = {**_method("layer norm", table["layer norm"], optimizer), "name": "l2"}
+    l2["strength"] = LAYER_NORM_L2
     add("L2 + layer norm", method=l2, network={"norm": "layer"})
     if problem in ("pm", "smoke"):
         backprop = _method("backprop", table["backprop"], optimizer)

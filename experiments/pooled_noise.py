@@ -30,7 +30,7 @@ def get_config(arg: str = ""):
     tasks = {"study": 50, "smoke": 2}[mode]
     return config.study(
         name=f"pooled_noise-{mode}",
-        benchmark="online_permuted_digits",
+        benchmark=f"online_permuted_digits-{tasks}",
         stream={"name": "permuted", "dataset": "digits", "num_tasks": tasks},
         network={"name": "mlp", "widths": (100, 100, 100)},
         method={"name": "shrink_perturb", "step_size": 0.01, "shrink": 1e-4},

@@ -29,10 +29,10 @@ from cl_bench import config
 def get_config(arg: str = ""):
     """`smoke` is a few seconds; the default is the study."""
     mode = config.mode(arg, ("study", "smoke"), "study")
-    tasks = {"study": 400, "smoke": 4}[mode]
+    tasks, mark = {"study": (400, ""), "smoke": (4, "-smoke")}[mode]
     return config.study(
         name="quickstart",
-        benchmark="online_permuted_digits",
+        benchmark=f"online_permuted_digits{mark}",
         stream={"name": "permuted", "dataset": "digits", "num_tasks": tasks},
         network={"name": "mlp", "widths": (100, 100, 100)},
         method={"name": "backprop", "step_size": 0.01},

@@ -33,6 +33,16 @@ def section(page: str) -> str:
 
 
 @needs_extra
+def test_what_the_average_accuracy_loses_is_not_called_plasticity(
+    built, tmp_path, no_figures
+):
+    assert "<b>Plasticity.</b>" in (built / "report.html").read_text()
+    page = report.build([built], tmp_path, score="average_accuracy_so_far")
+    assert page is not None
+    assert "<b>Plasticity.</b>" not in page.read_text()
+
+
+@needs_extra
 def test_the_page_has_the_table_and_the_note(built):
     found = section((built / "report.html").read_text())
     for title in ("ACC", "Forgetting, Chaudhry", "Forgetting, max of all", "WC-ACC"):

@@ -26,6 +26,7 @@ experiment = small_study.experiment
         (["--config.method.step_size=nan"], "step_size"),
         (["--config.method.name=backprob"], "Did you mean 'backprop'"),
         (["--methods=backprop,contnual_backprop"], "Did you mean 'continual_backprop'"),
+        (["--methods=random"], "Unknown method 'random'"),  # Python has such a module
         (["--config.stream.name=permutted"], "Did you mean 'permuted'"),
         (["--config.network.activation=rellu"], "'relu'"),
         (["--config.metrics=online_acuracy"], "Did you mean 'online_accuracy'"),
@@ -76,6 +77,12 @@ def test_a_missing_data_set_is_named_at_once(cli, experiment, tmp_path, monkeypa
         )  # fmt: skip
     for part in ("'mnist'", str(tmp_path / "sets"), "download mnist", "TFDS_DATA_DIR"):
         assert part in str(error.value)
+    assert "Did you mean" not in str(error.value)  # the name is right
+    with pytest.raises(MissingDatasetError, match="mean 'mnist'.*download mnist`"):
+        cli(
+            f"--config={experiment}", f"--workdir={tmp_path / 'out'}",
+            "--config.stream.dataset=mnits", "--config.stream.dataset_options={}",
+        )  # fmt: skip
     assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()
 
 

@@ -115,4 +115,10 @@ def test_command_line(tmp_path):
     )  # fmt: skip
     assert failed.returncode == 1
     assert "absent is not a folder" in failed.stderr
+    failed = subprocess.run(
+        [*command, f"--workdir={one}", f"--workdir={two}"],
+        check=False, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert failed.returncode == 1 and "Give --output=DIR" in failed.stderr
+    assert not (one / "tables").exists()
     assert "Traceback" not in failed.stderr

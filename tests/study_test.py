@@ -96,6 +96,16 @@ def test_benchmarks_of_other_experiments(tmp_path):
     assert {run.metrics[0]["name"] for run in runs} == {"dead_units"}
 
 
+def test_two_benchmarks_of_one_name_are_refused_unless_they_are_one(tmp_path):
+    (tmp_path / "other").mkdir()
+    one = write_benchmark(tmp_path, "a", 3, 1)
+    longer = write_benchmark(tmp_path / "other", "a", 4, 1)
+    with pytest.raises(ConfigError, match="Two benchmarks are called 'a' and differ"):
+        study.expand(small(), methods_sweep, benchmarks=[one, longer])
+    same = write_benchmark(tmp_path / "other", "a", 3, 1)
+    assert len(study.expand(small(), methods_sweep, benchmarks=[one, same])) == 3
+
+
 def test_benchmarks_drop_the_arms_own_streams(tmp_path):
     place = write_benchmark(tmp_path, "a", 3, 1)
     runs = study.expand(small(), rates_sweep, benchmarks=[place])

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from absl import logging
 
 from cl_bench.datasets import _cache, _raw, _tfds
+from cl_bench.datasets._source import MissingDatasetError
 from cl_bench.registry import nearest
 from cl_bench.types import Dataset
 
@@ -33,7 +34,7 @@ READERS: dict[str, Callable[[Mapping[str, Path]], Dataset]] = {
 }
 
 
-class DownloadError(RuntimeError):
+class DownloadError(MissingDatasetError):
     """A data set that could not be fetched; the message says which file and why."""
 
 

@@ -116,15 +116,17 @@ def _build(name: str, data_dir: str | None, download: bool) -> Path:
 def _missing(name: str, root: Path) -> str:
     prepared = _tfds.prepared_names(root)
     known = sorted({*registry.names("datasets"), *prepared, *_tfds_names()})
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    hint = [n for n in close if n != name]
+    hint: list[str] = []
+    if name not in known:
+        hint = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    found = hint[0] if hint else name
     return (
         f"No whole copy of data set {name!r} is here: looked for {root / name} "
         f"(prepared by TFDS) and {_cache.entry(name, DOWNLOADED)} (downloaded)."
         + (f" Did you mean {' or '.join(map(repr, hint))}?" if hint else "")
         + f" Prepared there: {', '.join(prepared) or 'none'}. Get it with "
-        f"`python -m cl_bench.download {name}` (or download=True), or point "
-        "TFDS_DATA_DIR at a folder that has it prepared. Nothing to download: "
+        f"`python -m cl_bench.download {found}` (or --config.stream.download=True), or "
+        "point TFDS_DATA_DIR at a folder that has it prepared. Nothing to download: "
         f"{', '.join(registry.names('datasets'))}."
     )
 

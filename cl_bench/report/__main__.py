@@ -11,7 +11,7 @@ _WORKDIR = flags.DEFINE_multi_string(
     "workdir", [], "Folder of a study; give several to join them in one report."
 )
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "Folder of the report. Default: the first workdir."
+    "output", None, "Folder of the report. Default: the workdir, if it is one."
 )
 
 _FIRST_TASKS = flags.DEFINE_integer(
@@ -30,6 +30,12 @@ def main(argv: list[str]) -> int:
     workdirs = [*_WORKDIR.value, *argv[1:]]
     if not workdirs:
         print("Give at least one --workdir=DIR.", file=sys.stderr)
+        return 1
+    if len(workdirs) > 1 and not _OUTPUT.value:
+        print(
+            "Give --output=DIR: the joined report would replace that of "
+            f"{workdirs[0]}.", file=sys.stderr,
+        )  # fmt: skip
         return 1
     try:
         page = report.build(

@@ -5,8 +5,9 @@ from cl_bench.report.summary import quantity
 CHARGED = ("bytes_beyond_network", "charged_flops_per_step")
 COLUMNS = [("Memory", "bytes beyond the network"), ("A step", "FLOPs, hooks spread")]
 NOTE = (
-    " Memory and FLOPs as in the table of costs: work done only now and then counts as if "
-    "it were done at every step."
+    " Memory and FLOPs as in the table of costs: what is done at a task's start and end "
+    "is spread over its steps, and within a step a condition counts as if it always "
+    "took its dearest branch."
 )
 
 

@@ -99,10 +99,11 @@ def ledger(groups: list[dict[str, Any]]) -> str:
         for group in groups
     ]
     wall = [g["wall_seconds"] for g in groups if g["wall_seconds"] is not None]
+    compiling = [g["compile_seconds"] or 0.0 for g in groups]
     caption = (
         "<b>Compiled groups.</b> A group is one program: runs that differ in seeds and "
         f"traced hyper-parameters only. All groups together: {duration(sum(wall))} of "
-        "wall time."
+        f"wall time, and {duration(sum(compiling))} of compilation before it."
         if wall
         else "<b>Compiled groups.</b>"
     )

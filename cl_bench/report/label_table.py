@@ -18,10 +18,12 @@ class Label(NamedTuple):
 
 
 _SCORE = {"unit": "%", "scale": 100.0, "better": "higher", "worst": 0.0}
-_START = "measured before the task's first step, on its first 2,000 examples"
+_START = (
+    "measured before the task's first step, on its first examples (2,000 by default)"
+)
 _BATCH = (
-    "with batch statistics, before the task's first step, on its first 1,000 examples "
-    "(Dohare et al. 2024, incremental CIFAR-100)"
+    "with batch statistics, before the task's first step, on its first examples (1,000 by "
+    "default; Dohare et al. 2024, incremental CIFAR-100)"
 )
 # Derived from the accuracy matrix and from `segment_test_accuracy`; then as any metric.
 AVERAGE, BEST = "average_accuracy_so_far", "best_test_accuracy"
@@ -115,7 +117,7 @@ LABELS = {
         100.0,
         "lower",
         formula="share of hidden neurons, each position of a feature map being one, "
-        "that are 0 on all of a task's first 1,000 examples, before its first step",
+        "that are 0 on all of a task's first examples (1,000 by default), before its first step",
     ),
     "zero_activation_fraction": Label(
         "Zero activations",
@@ -186,7 +188,7 @@ LABELS = {
         "Srank, Kumar",
         better="higher",
         formula="number of k with Σᵢ≤ₖ σᵢ < 0.99 Σ σᵢ (srank without its + 1), σ the "
-        "singular values of a layer's activations on a task's first 1,000 examples, "
+        "singular values of a layer's activations on a task's first examples (1,000 by default), "
         "before its first step; mean over layers",
     ),
     "stable_rank": Label(

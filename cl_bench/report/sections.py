@@ -13,6 +13,7 @@ from cl_bench.report import (
     plasticity_table,
 )
 from cl_bench.report.blocks import EXAMPLES
+from cl_bench.report.label_table import AVERAGE
 from cl_bench.report.palette import Stroke
 from cl_bench.report.panels import Arm, Panel
 from cl_bench.report.studies import Study
@@ -69,7 +70,8 @@ def panel_head(
     parts = [f'<h2 id="{place}">{text(panel.benchmark)}</h2>', *_warnings(rows)]
     if panel.score is not None:
         parts += [_reading(panel, rows), html_tables.summary(panel, rows, strokes)]
-        parts.append(plasticity_table.html(panel, rows, strokes))
+        if panel.score != AVERAGE:  # what that loses between tasks is forgotten
+            parts.append(plasticity_table.html(panel, rows, strokes))
     parts.append(forgetting_table.html(panel, rows, strokes))
     parts.append(cost_tables.cost(rows, strokes))
     return "\n".join(parts)

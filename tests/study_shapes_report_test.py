@@ -54,6 +54,17 @@ def test_a_study_or_the_user_says_what_the_score_is(tmp_path):
         report.build([folder], score="online_los")
 
 
+def test_the_time_of_a_resumed_study_is_that_of_all_its_processes(tmp_path):
+    folder = make_study(tmp_path)
+    assert studies.load(folder).provenance["wall_seconds"] == 61.0
+    first = {"wall_seconds": 10.0, "end_time": "9:00", "device": "cpu"}
+    killed, last = {"start_time": "9:10"}, {"wall_seconds": 5.0, "end_time": "9:30"}
+    write_json(folder / "provenance.json", first | {"resumed": [killed, last]})
+    found = studies.load(folder).provenance
+    assert (found["wall_seconds"], found["end_time"]) == (15.0, "9:30")
+    assert found["device"] == "cpu" and len(found["resumed"]) == 2
+
+
 @needs_extra
 def test_one_seed_has_no_interval(tmp_path, no_figures):
     report.build([make_study(tmp_path, seeds=1)])

@@ -76,7 +76,7 @@ def load(workdir: str | Path) -> Study:
         p.parent.name: _json(p, {}) for p in sorted(folder.glob("groups/*/group.json"))
     }
     name = runs[0].study if runs else folder.name
-    provenance = _json(folder / "provenance.json", {})
+    provenance = _with_resumes(_json(folder / "provenance.json", {}))
     return Study(
         name, folder, config, provenance, groups, runs, metrics, num_tasks, records,
         index,
@@ -92,6 +92,16 @@ def matrix(study: Study, metric: str) -> np.ndarray:
     if metric in study.metrics:
         return last_in_task(study, metric)
     return np.full((len(study.runs), study.num_tasks), np.nan)
+
+
+def _with_resumes(provenance: dict[str, Any]) -> dict[str, Any]:
+    """The first process's facts, with the end and the seconds of all that followed."""
+    each = [provenance, *provenance.get("resumed", [])]
+    known = [p["wall_seconds"] for p in each if p.get("wall_seconds") is not None]
+    if len(each) == 1 or not known:
+        return provenance
+    end = each[-1].get("end_time")
+    return provenance | {"end_time": end, "wall_seconds": sum(known)}
 
 
 def last_in_task(study: Study, column: str) -> np.ndarray:

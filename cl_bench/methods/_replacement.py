@@ -110,10 +110,16 @@ def reinitialise(
     fresh: dict[str, Array] = {
         name: columns for (_, name), columns in zip(names, drawn, strict=True)
     }
-    for unit, layer in zip(net.units, layers, strict=True):
-        for r in range(layer.due.shape[0]):
-            mask = (jnp.arange(unit.size) == layer.index[r]) & layer.due[r]
-            kernels = {name: fresh[name][..., r : r + 1] for name in unit.incoming}
-            params = units.set_incoming(params, unit, mask, kernels, 0.0)
-            params = units.set_outgoing(params, unit, mask, 0.0)
+    each = [
+        (unit, (jnp.arange(unit.size) == layer.index[r]) & layer.due[r], r)
+        for unit, layer in zip(net.units, layers, strict=True)
+        for r in range(layer.due.shape[0])
+    ]
+    for unit, mask, _ in each:
+        params = units.set_outgoing(params, unit, mask, 0.0)
+    # After all rows, whatever the order of the table: a weight that joins two units
+    # which go together is a fresh one, as in the released code.
+    for unit, mask, r in each:
+        kernels = {name: fresh[name][..., r : r + 1] for name in unit.incoming}
+        params = units.set_incoming(params, unit, mask, kernels, 0.0)
     return params

@@ -32,14 +32,15 @@ def reset_units(
         drawn = jax.random.fold_in(key, turn)
         source = net.init(drawn).params if params is None else params
         new, stats = state.params, state.stats
-        # From the input on, as continual backprop: where units of two neighbouring
+        # Rows before columns, as continual backprop: where units of two neighbouring
         # layers go together, the weight that joins them is a fresh one.
+        for unit in net.units:
+            new = units.set_outgoing(new, unit, masks[unit.name], 0.0)
         for unit in net.units:
             mask = masks[unit.name]
             kernels = {name: source[name]["kernel"] for name in unit.incoming}
             bias = 0.0 if params is None else _biases(params, unit)
             new = units.set_incoming(new, unit, mask, kernels, bias)
-            new = units.set_outgoing(new, unit, mask, 0.0)
             stats = units.reset_statistics(stats, unit, mask)
         return state._replace(params=new, stats=stats)
 

@@ -136,9 +136,13 @@ def test_the_input_standardisation_is_reported_beside_the_methods(spec):
 @pytest.mark.parametrize("problem", ["pm", "rl_cifar"])
 def test_l2_with_layer_norm_is_l2_behind_layer_norm(problem):
     arms = arms_of(f"kumar:{problem}")
-    both, l2 = arms["L2 + layer norm"], arms["l2"]
-    assert both.network == arms["layer norm"].network
-    assert (both.method, both.hyper) == (l2.method, l2.hyper)
+    norm = arms["layer norm"]
+    both = [run for arm, run in arms.items() if arm.startswith("L2 + layer norm")]
+    assert sorted(run.hyper["strength"] for run in both) == [1e-5, 1e-4, 1e-3]
+    for run in both:
+        assert run.method == "l2" and run.network == norm.network
+        rest = {k: v for k, v in run.hyper.items() if k != "strength"}
+        assert rest == {k: norm.hyper[k] for k in rest}
 
 
 # ---- Continual ImageNet and online permuted MNIST

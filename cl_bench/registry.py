@@ -33,8 +33,9 @@ def names(kind: str) -> tuple[str, ...]:
 def load(kind: str, name: str) -> ModuleType:
     """The module of a component: a built-in name, or a dotted path to a user's own.
 
-    Raises UnknownNameError where neither exists, or a module makes no component. An error inside a user's module
-    is not caught: its own traceback is the clearest message.
+    Raises UnknownNameError where neither exists, or where a module has no function that
+    makes a component. An error inside a user's module is not caught: its own traceback
+    is the clearest message.
     """
     if kind not in KINDS:
         raise UnknownNameError(f"No component kind {kind!r}.{nearest(kind, KINDS)}")
@@ -44,6 +45,10 @@ def load(kind: str, name: str) -> ModuleType:
         module, made_by = importlib.import_module(name), MADE_BY.get(kind, "make")
         if callable(getattr(module, made_by, None)):
             return module
+        raise UnknownNameError(
+            f"Module {name!r} has no function {made_by!r}, so it is no {kind[:-1]}."
+            f"{nearest(name, names(kind))}"
+        )
     raise UnknownNameError(f"Unknown {kind[:-1]} {name!r}.{nearest(name, names(kind))}")
 
 

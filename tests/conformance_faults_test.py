@@ -187,3 +187,18 @@ def metric(**changes):
 def test_a_broken_metric_is_found(broken, message):
     with pytest.raises(ConformanceError, match=message):
         testing.check_metric(broken)
+
+
+# ---- methods
+
+
+def test_only_these_methods_are_backprop_at_no_setting():
+    """Each says why in its file; a method of plasticity has a NEUTRAL."""
+    without = {
+        n for n in registry.names("methods") if not registry.load("methods", n).NEUTRAL
+    } - {"backprop"}  # fmt: skip
+    fresh_weights = {"independent", "progressive"}
+    frozen = {"frozen_features", "hat", "packnet"}
+    low_rank = {"inflora", "lora", "lora_per_task", "o_lora"}
+    projected = {"agem", "gem", "ogd"}
+    assert without == fresh_weights | frozen | low_rank | projected | {"bgd"}

@@ -212,18 +212,6 @@ def test_method(name):
     testing.check_method(module, net, hyper=module.Hyper(**METHODS.get(name, {})))
 
 
-def test_only_these_methods_are_backprop_at_no_setting():
-    """Each says why in its file; a method of plasticity has a NEUTRAL."""
-    without = {
-        n for n in registry.names("methods") if not load("methods", n).NEUTRAL
-    } - {"backprop"}  # fmt: skip
-    fresh_weights = {"independent", "progressive"}
-    frozen = {"frozen_features", "hat", "packnet"}
-    low_rank = {"inflora", "lora", "lora_per_task", "o_lora"}
-    projected = {"agem", "gem", "ogd"}
-    assert without == fresh_weights | frozen | low_rank | projected | {"bgd"}
-
-
 @pytest.mark.parametrize(
     ("name", "settings"),
     VARIANTS,

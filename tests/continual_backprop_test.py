@@ -246,8 +246,3 @@ def test_the_released_optimisers_reset_what_the_released_code_resets():
     assert (of("adam_gnt").count["h1"]["kernel"][-1] < 12).any()
     nature = of("adam_gnt", variant="nature")
     assert (nature.count["h1"]["kernel"][-1] == 12).all()
-
-
-def test_a_network_without_hidden_units_is_refused():
-    with pytest.raises(ValueError, match="hidden layer"):
-        make(mlp.make(tiny.SPEC, widths=()))

@@ -71,8 +71,8 @@ def test_a_missing_set_is_an_error_at_once(tmp_path, monkeypatch):
         str(tmp_path / "data" / "mnits"),
         "mnist",
         "kmnist",
-        "python -m cl_bench.download mnits",
-        "download=True",
+        "python -m cl_bench.download mnist",  # what it may mean
+        "stream.download=True",
         "TFDS_DATA_DIR",
     ):
         assert part in message

@@ -135,23 +135,6 @@ def test_a_full_reset_takes_the_statistics_too():
     assert np.abs(first.end.net.stats["h1"]["mean"]).max() > 0.01
 
 
-def test_a_full_reset_leaves_the_head_as_the_benchmark_has_it():
-    spec = SPEC._replace(reset_head=True)
-    method = full_reset.make(NET, spec, full_reset.Hyper(**HYPER))
-    for at in task_run.run(method, DATA)[1:]:
-        head, first = at.start.net.params["head"], at.start.net.params["h1"]
-        assert not any(np.any(leaf) for leaf in jax.tree.leaves(head))
-        assert np.abs(first["kernel"]).max() > 0.1
-
-
-@pytest.mark.parametrize("module", [full_reset, head_reset])
-def test_a_reset_every_second_task(module):
-    tasks = task_run.run(made(module, "momentum", every=2), DATA)
-    jumps = [jump(a.end, b.start) for a, b in pairwise(tasks)]
-    assert [j > 0.01 for j in jumps] == [False, True, False, True]
-    chex.assert_trees_all_equal(tasks[0].end.opt, tasks[1].start.opt)
-
-
 @pytest.mark.parametrize(
     ("optimizer", "head"), [("momentum", "zero"), ("adam", "zero"), ("adam", "redraw")]
 )

@@ -173,15 +173,6 @@ def test_held_out_examples_have_the_labels_of_the_task():
         stream.held_out(data, state, "tune", jnp.int32(0), jnp.int32(0))
 
 
-def test_the_length_in_steps_gives_the_tasks():
-    spec = label_permuted.make(batch_size=1).spec
-    assert (spec.num_tasks, spec.steps_per_task) == (400, 2500)
-    assert _permuted(num_tasks=None, total_steps=25).spec.num_tasks == 4
-    assert _permuted(num_tasks=3, total_steps=25).spec.num_tasks == 3
-    assert _permuted(num_tasks=1).spec.num_tasks == 1  # a control, asked for by number
-    assert _permuted(flatten=False).spec.input_shape == (3, 3, 1)
-
-
 # ---- both
 
 

@@ -195,21 +195,6 @@ def test_the_spec_says_what_the_stream_is():
     assert permuted.make().spec.input_shape == (64,)  # the embedded digits
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [  # A pass has 24 steps.
-        ({"total_steps": 47}, "steps_per_task=24, the change.*steps_per_task=23 or"),
-        ({"num_tasks": 5, "total_steps": 100}, "num_tasks=4 or fewer"),
-        ({"num_tasks": None}, "total_steps=None: give one of the two"),
-    ],
-)
-def test_a_change_period_is_at_most_half_of_the_stream(options, message):
-    with pytest.raises(ValueError, match=message):
-        make(permuted, **options)
-    spec = make(permuted, num_tasks=None, total_steps=100).spec
-    assert (spec.num_tasks, spec.steps_per_task) == (4, 24)
-
-
 @BOTH
 @pytest.mark.parametrize(
     ("options", "error", "message"),

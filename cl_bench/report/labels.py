@@ -28,8 +28,10 @@ def axis_title(metric: str) -> str:
 
 
 def score_metric(metrics: list[str], wanted: Sequence[str] = ()) -> str | None:
-    """The metric the summary is about: the first that was recorded of those wanted, of
-    `SCORES`, of those where higher is better; an unknown suite's first one otherwise."""
+    """The metric the summary is about: the first of those wanted that was recorded.
+
+    Otherwise of `SCORES`, of those where higher is better, of all.
+    """
     for name in (
         *wanted,
         *SCORES,

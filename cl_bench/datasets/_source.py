@@ -119,7 +119,8 @@ def _missing(name: str, root: Path) -> str:
     hint: list[str] = []
     if name not in known:
         hint = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    found = hint[0] if hint else name
+    here = {*registry.names("datasets"), *prepared}
+    found = next((near for near in hint if near not in here), name)
     return (
         f"No whole copy of data set {name!r} is here: looked for {root / name} "
         f"(prepared by TFDS) and {_cache.entry(name, DOWNLOADED)} (downloaded)."

@@ -71,7 +71,7 @@ def test_a_missing_set_is_an_error_at_once(tmp_path, monkeypatch):
         str(tmp_path / "data" / "mnits"),
         "mnist",
         "kmnist",
-        "python -m cl_bench.download mnist",  # what it may mean
+        "python -m cl_bench.download mnits",  # kmnist is here
         "stream.download=True",
         "TFDS_DATA_DIR",
     ):

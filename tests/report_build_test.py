@@ -62,6 +62,24 @@ def test_two_studies_with_the_same_arms_are_told_apart(tmp_path, tables_only):
     assert "three/backprop" in summary_of(one)
 
 
+def test_a_joined_study_without_backprop_is_compared_with_the_others(
+    tmp_path, tables_only
+):
+    one = make_study(tmp_path / "one", name="first")
+    mine = {"mine": ("mine", {"step_size": 0.01}, lambda t: 0.9 + 0 * t)}
+    two = make_study(tmp_path / "two", name="second", arms=mine)
+    other = {"longer": mine["mine"]}
+    streams = {"longer": {"steps_per_task": 200}}
+    three = make_study(tmp_path / "three", name="third", arms=other, streams=streams)
+    report.build([one, two, three], output=tmp_path / "all")
+    rows = summary_of(tmp_path / "all")
+    assert (rows["mine"]["baseline"], rows["mine"]["pairs"]) == ("backprop", "3")
+    backprop = float(rows["backprop"]["last"])
+    mean = 90 + 1  # the seeds add 0, 1 and 2 points
+    assert float(rows["mine"]["difference"]) == pytest.approx(mean - backprop)
+    assert rows["longer"]["baseline"] == ""  # tasks of another length
+
+
 @needs_extra
 def test_two_benchmarks_have_a_joint_table(tmp_path):
     one = make_study(tmp_path / "one")

@@ -1,5 +1,7 @@
 """The score of each run over some of its tasks, and the arms that others face."""
 
+from typing import Any
+
 import numpy as np
 
 from cl_bench import stats
@@ -14,12 +16,27 @@ def baseline(panel: Panel, study: str) -> Arm | None:
     """The arm that a study's others are compared with.
 
     The one called 'backprop', otherwise the best one of that method; not one that was
-    trained on all tasks together, where there is another.
+    trained on all tasks together, where there is another. A study without one is
+    compared with those of the others that have the very same stream.
     """
     own = [a for a in panel.arms if a.study == study and a.method == "backprop"]
+    own = own or _elsewhere(panel, study)
     own = [a for a in own if a.training == "sequential"] or own
     named = [a for a in own if a.runs[0].arm == "backprop" and not a.oracle]
     return named[0] if len(named) == 1 else best(panel, named or own)
+
+
+def _elsewhere(panel: Panel, study: str) -> list[Arm]:
+    streams = [_stream(arm) for arm in panel.arms if arm.study == study]
+    return [
+        arm
+        for arm in panel.arms
+        if arm.method == "backprop" and all(_stream(arm) == one for one in streams)
+    ]
+
+
+def _stream(arm: Arm) -> dict[str, Any]:
+    return {k: v for k, v in arm.settings.items() if k.startswith("stream.")}
 
 
 def families(arms: list[Arm]) -> dict[tuple[str, str], list[Arm]]:

@@ -60,7 +60,8 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     (None: 16 tasks, as released) each threshold becomes the `percentile` of the noted
     ages of at least 1 if that is lower, else twice itself, within [min_threshold,
     max_threshold]; a unit that fired at every step has no such age and gets
-    min_threshold. Before the first period thresholds are max_threshold.
+    min_threshold. Before the first period thresholds are max_threshold (a choice of
+    ours: our sources do not tell).
     # Departs from the paper: ages are multiples of the batch size, and noted as such;
     # activations are looked at, not pre-activations: with an activation that is
     # positive below 0 (sigmoid, softplus) every unit fires at every step, and none is

@@ -36,7 +36,7 @@ def make_study(
 ) -> Path:  # fmt: skip
     """A workdir with two segments a task: start metrics on the first, scores last.
 
-    Tasks have 100 steps; `streams` are settings of an arm's own stream, by its label.
+    Tasks have 100 steps; `seeds` is a count or the seeds themselves; `streams` are settings of an arm's own stream, by its label.
     """
     rng = np.random.default_rng(0)
     kinds = {"task": np.int32, "segment": np.int32}
@@ -47,7 +47,7 @@ def make_study(
             label, {}
         )
         steps = stream.get("steps_per_task", 100)
-        for seed in range(seeds):
+        for seed in range(seeds) if isinstance(seeds, int) else seeds:
             run_id = f"{benchmark}-{label}-{seed}"
             group = f"{benchmark}-{method}"
             described.append(

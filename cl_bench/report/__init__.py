@@ -10,6 +10,7 @@ from cl_bench.registry import nearest
 from cl_bench.report import tables
 from cl_bench.report.panels import join
 from cl_bench.report.plasticity import FIRST_TASKS
+from cl_bench.report.pooling import pooled
 from cl_bench.report.studies import load
 from cl_bench.report.summary import summarise
 
@@ -28,7 +29,8 @@ def build(
     """Builds the report of one study, or of several joined, finished or not.
 
     Writes report.html, figures/*.png and *.svg, and tables/*.csv into `output`
-    (default: the first workdir). Arms of one name are told apart by their study.
+    (default: the first workdir). Workdirs of one study that differ in seeds are pooled;
+    other arms of one name are told apart by their study.
     The plasticity loss is that from the first `first_tasks` tasks to the last tenth.
     `score` is the metric to rank by, sweep and compare (default: see `panels.join`).
 
@@ -41,7 +43,7 @@ def build(
     several = [workdirs] if isinstance(workdirs, str | Path) else list(workdirs)
     studies = [load(folder) for folder in dict.fromkeys(map(Path, several))]
     target = Path(output) if output is not None else studies[0].workdir
-    panels = join(studies, score)
+    panels = join(pooled(studies), score)
     if score and not any(panel.score == score for panel in panels):
         known = list(dict.fromkeys(m for panel in panels for m in panel.metrics))
         raise StoreError(f"No metric {score!r} was recorded.{nearest(score, known)}")

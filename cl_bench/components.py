@@ -26,6 +26,11 @@ def fields_of(kind: str, name: str) -> tuple[Field, ...]:
     """The settings of a component; `kind` is the section: stream, network, ..."""
     if not isinstance(name, str):
         raise ConfigError(f"config.{kind}.name = {name!r}: expected a string.")
+    if kind == "method" and name in optimizers.NAMES:
+        raise UnknownNameError(
+            f"{name!r} is an optimiser, no method: --config.method.optimizer={name} sets "
+            "that of a method, of 'backprop' where nothing else is wanted."
+        )
     module = registry.load(f"{kind}s", name)
     if kind == "method":
         return fields.of_hyper(module.Hyper)

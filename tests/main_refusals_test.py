@@ -26,6 +26,7 @@ experiment = small_study.experiment
         (["--config.method.step_size=nan"], "step_size"),
         (["--config.method.name=backprob"], "Did you mean 'backprop'"),
         (["--methods=backprop,contnual_backprop"], "Did you mean 'continual_backprop'"),
+        (["--methods=adam"], "no method: --config.method.optimizer=adam"),
         (["--methods=random"], "Module 'random' has no function 'make'"),  # Python's
         (["--config.stream.name=permutted"], "Did you mean 'permuted'"),
         (["--config.network.activation=rellu"], "'relu'"),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from cl_bench import components, fields, registry
+from cl_bench import components, fields
 from cl_bench.atomic import canonical_json
 from cl_bench.config import Sweep
 from cl_bench.fields import ConfigError
@@ -81,7 +81,7 @@ def choose_methods(
     """The arms of the named methods; a method without any gets its defaults."""
     chosen = []
     for name in methods:
-        registry.load("methods", name)
+        components.fields_of("method", name)  # refuses what is no method
         own = [a for a in arms if _method_of(a, base) == name]
         chosen += own or [Arm(name, {"method": {"name": name}})]
     return chosen

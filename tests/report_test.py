@@ -111,6 +111,20 @@ def test_sweeps_find_what_varies(built):
     assert sweep.points[1].score.estimate == pytest.approx(81 - 0.2 * 37.5 + 1)
 
 
+def test_widths_are_swept_in_the_order_of_their_numbers(tmp_path):
+    arms = {f"backprop {n}": ("backprop", {}, lambda task: 0.4) for n in "abc"}
+    (panel,) = panels.join([studies.load(make_study(tmp_path, arms=arms, tasks=2))])
+    widths = ([300, 300], [30, 30], [100, 100])
+    wider = [
+        arm._replace(settings=arm.settings | {"network.widths": value})
+        for arm, value in zip(panel.arms, widths, strict=True)
+    ]
+    (sweep,) = sweeps.sweeps(panel._replace(arms=wider))
+    assert [point.text for point in sweep.points] == ["30x30", "100x100", "300x300"]
+    assert [text for text, _ in sweep.best_arms] == ["30x30", "100x100", "300x300"]
+    assert sweep.scale == "category"
+
+
 @needs_extra
 def test_paper_figures(built):
     figures = built / "figures"

@@ -86,8 +86,13 @@ def _sweep(
 
 
 def _order(points: list[Point]) -> Callable[[Point], Any]:
+    """By number, by the numbers of a list (widths), or by text."""
     if all(isinstance(p.value, int | float) for p in points):
         return lambda p: float(p.value)
+    lists = [p.value for p in points if isinstance(p.value, list | tuple)]
+    numbers = all(isinstance(x, int | float) for value in lists for x in value)
+    if len(lists) == len(points) and numbers:
+        return lambda p: tuple(p.value)
     return lambda p: p.text
 
 

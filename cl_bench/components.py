@@ -108,6 +108,8 @@ def make_method(parts: Parts, section: Section) -> Method:
     name, values = _split("method", section)
     with _explained("method", name):
         hyper = parts.method.Hyper(**values)
+        if isinstance(hyper, optimizers.OptimHyper):
+            optimizers.check(hyper)
         if hasattr(parts.method, "check"):
             parts.method.check(hyper)
         method = parts.method.make(parts.network, parts.stream.spec, hyper)

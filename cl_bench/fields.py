@@ -7,7 +7,6 @@ the fields of its `Hyper`; every check of a configuration is drawn from there.
 import dataclasses
 import inspect
 import math
-import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -15,15 +14,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from cl_bench import ranges
 from cl_bench.registry import UnknownNameError, nearest
 
 MISSING = inspect.Parameter.empty
-_COUNT = re.compile(r"^num_|_per_|^batch_size$|^held_out_batch$|^period$|^widths$")
-# Sizes, rates, strengths, deviations; a threshold may be negative or infinite: 'never'.
-_SIZE = re.compile(
-    r"step_size$|step_scale$|_rate$|^strength$|_std$|^shrink$|decay$|_weight$|^damping$"
-)
-_POSITIVE = re.compile(r"^data_size$|^sigma_init$")
 _WORDS = {
     float: "a number",
     int: "a whole number",
@@ -106,14 +100,8 @@ def fit(field: Field, value: Any, where: str) -> Any:
         fitted = _fit_any(field.kinds, value)
     except _Misfit:
         raise ConfigError(f"{where} = {value!r}: {_expected(field, value)}") from None
-    if _is_count(field) and any(v < 1 for v in _whole_numbers(fitted)):
-        raise ConfigError(f"{where} = {value!r}: expected at least 1.")
-    if _SIZE.search(field.name) and not all(0 <= v < math.inf for v in _real(fitted)):
-        raise ConfigError(f"{where} = {value!r}: expected a finite number, 0 or more.")
-    if _POSITIVE.search(field.name) and not all(
-        0 < v < math.inf for v in _real(fitted)
-    ):
-        raise ConfigError(f"{where} = {value!r}: expected a finite number above 0.")
+    if words := ranges.expected(field.name, field.default, fitted):
+        raise ConfigError(f"{where} = {value!r}: expected {words}.")
     return fitted
 
 
@@ -217,19 +205,3 @@ def _word(kind: Any) -> str:
         element = _kinds(typing.get_args(kind)[0], MISSING)
         return "a tuple of: " + " or ".join(map(_word, element) or ["anything"])
     return _WORDS.get(kind, str(kind))
-
-
-def _is_count(field: Field) -> bool:
-    """Whether the name says that it counts things; a default of 0 stands for 'off'."""
-    default_off = any(v < 1 for v in _whole_numbers(field.default))
-    return bool(_COUNT.search(field.name)) and not default_off
-
-
-def _whole_numbers(value: Any) -> list[int]:
-    values = value if isinstance(value, tuple) else (value,)
-    return [v for v in values if isinstance(v, int) and not isinstance(v, bool)]
-
-
-def _real(value: Any) -> list[float]:
-    values = value if isinstance(value, tuple) else (value,)
-    return [v for v in values if isinstance(v, float)]

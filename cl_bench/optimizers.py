@@ -89,6 +89,16 @@ NAMES = ("sgd", "momentum", "adam", "adamw", "aged_adam", "adam_gnt")
 AGED = ("aged_adam", "adam_gnt")
 
 
+def check(hyper: OptimHyper) -> None:
+    """Raise ValueError for a weight decay that nothing reads."""
+    if hyper.weight_decay and hyper.optimizer != "adamw" and not hyper.coupled_decay:
+        raise ValueError(
+            f"weight_decay={hyper.weight_decay}: optimizer={hyper.optimizer!r} does not "
+            "read it. 'adamw' does, and any other with coupled_decay=True (PyTorch's "
+            "weight_decay); weight_decay=0 is none"
+        )
+
+
 def check_moment_reset(moment_reset: str, optimizer: str) -> None:
     """Raise ValueError for a reset of moments that the optimiser cannot do."""
     if moment_reset not in MOMENT_RESETS:

@@ -7,8 +7,16 @@ import jax
 import numpy as np
 import pytest
 
-from cl_bench.methods import full_reset, head_reset
-from tests import task_run
+from cl_bench import units
+from cl_bench.methods import (
+    backprop,
+    bgd,
+    full_reset,
+    head_reset,
+    l2_init,
+    wasserstein,
+)
+from tests import task_run, tiny
 from tests.exactness_boundaries_test import DATA, HYPER, NET, SPEC, jump, made
 
 
@@ -19,6 +27,21 @@ def test_a_full_reset_leaves_the_head_as_the_benchmark_has_it():
         head, first = at.start.net.params["head"], at.start.net.params["h1"]
         assert not any(np.any(leaf) for leaf in jax.tree.leaves(head))
         assert np.abs(first["kernel"]).max() > 0.1
+
+
+@pytest.mark.parametrize("module", [backprop, bgd, l2_init, wasserstein])
+def test_a_learner_starts_with_the_head_of_the_benchmark(module):
+    """And what it keeps of its first network has that head too."""
+    learner = module.make(NET, SPEC, module.Hyper()).init(tiny.KEY)
+    same = module.make(NET, SPEC._replace(reset_head=True), module.Hyper())
+    at_zero = same.init(tiny.KEY)
+    expected = units.reset_head(learner.net, NET.head)
+    chex.assert_trees_all_equal(at_zero.net, expected)
+    for kept in ("reference", "sorted"):
+        if kept in learner.extra:
+            first, other = at_zero.extra[kept], learner.extra[kept]
+            assert not any(np.any(leaf) for leaf in jax.tree.leaves(first[NET.head]))
+            chex.assert_trees_all_equal(first["h1"], other["h1"])
 
 
 @pytest.mark.parametrize("module", [full_reset, head_reset])

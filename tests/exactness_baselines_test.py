@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from cl_bench import noise
+from cl_bench import components, noise
 from cl_bench.methods import backprop, boundary_shrink_perturb, l2, shrink_perturb
 from cl_bench.networks import mlp
 from tests import tiny
@@ -90,6 +90,26 @@ def test_coupled_decay_and_adamw_exclude_each_other():
     hyper = backprop.Hyper(optimizer="adamw", coupled_decay=True)
     with pytest.raises(ValueError, match="goes with 'adam'"):
         backprop.make(NET, tiny.SPEC, hyper)
+
+
+@pytest.mark.parametrize("method", ["backprop", "hare_tortoise"])
+def test_a_weight_decay_that_nothing_reads_is_refused(method):
+    stream = components.resolve("stream", {"name": "permuted", "dataset": "digits"})
+    network = components.resolve("network", {"name": "mlp", "widths": (5,)})
+    made = components.make(stream, network, [], method)
+    settings = {"optimizer": "momentum", "weight_decay": 5e-4}
+    given = components.resolve("method", {"name": method, **settings})
+    with pytest.raises(
+        ValueError, match=r"'momentum' does not read it.*weight_decay=0"
+    ):
+        components.make_method(made, given)
+    for works in (
+        {"coupled_decay": True},
+        {"weight_decay": 0.0},
+        {"optimizer": "adamw"},
+    ):
+        given = components.resolve("method", {"name": method, **settings, **works})
+        components.make_method(made, given)
 
 
 def drawn(make, at):

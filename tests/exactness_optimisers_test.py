@@ -12,6 +12,8 @@ from scipy import special
 from cl_bench import noise, units
 from cl_bench.methods import (
     adam_equal_betas,
+    backprop,
+    l2,
     noise_injection,
     shrink_perturb,
     soft_shrink_perturb,
@@ -110,18 +112,24 @@ def test_noise_injection(optimizer, kind):
 
 
 def test_no_noise_reaches_the_moments_of_what_is_not_in_use():
-    """Two dead units a layer and every third edge of h2 forbidden, Adam, three steps."""
-    net = mlp.make(tiny.SPEC, widths=(8, 6), spare_units=2)
+    """Two dead units a layer and every third edge of h2 forbidden, Adam, three steps.
+
+    Scales of dead units are kept at 1, and no decay of them counts either.
+    """
+    net = mlp.make(tiny.SPEC, widths=(8, 6), spare_units=2, norm="layer")
     forbidden = np.arange(80).reshape(10, 8) % 3 == 0
     unused = jax.tree.map(lambda p: np.zeros(p.shape, bool), net.init(tiny.KEY).params)
     for name, alive, reader in (("h1", 8, "h2"), ("h2", 6, "head")):
-        unused[name]["kernel"][:, alive:] = unused[name]["bias"][alive:] = True
+        for leaf in unused[name].values():
+            leaf[..., alive:] = True
         unused[reader]["kernel"][alive:] = True
     unused["h2"]["kernel"] |= forbidden
-    settings = {**HYPER, "optimizer": "adam", "noise_std": 0.1}
+    settings = {**HYPER, "optimizer": "adam"}
     for module, others in (
-        (noise_injection, {}),
-        (shrink_perturb, {"variant": "upgd", "shrink": 0.1}),
+        (noise_injection, {"noise_std": 0.1}),
+        (shrink_perturb, {"variant": "upgd", "shrink": 0.1, "noise_std": 0.1}),
+        (l2, {"strength": 0.1}),
+        (backprop, {"coupled_decay": True, "weight_decay": 0.1}),
     ):
         method = module.make(net, tiny.SPEC, module.Hyper(**settings, **others))
 

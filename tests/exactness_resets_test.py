@@ -104,9 +104,10 @@ def test_grama(optimizer):
     assert 0 < masks.sum() < masks.size / PERIOD
 
 
+@pytest.mark.parametrize(("size", "longest"), [(1, 6), (4, 12)])  # examples in a batch
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_snr(optimizer):
-    limits = {"min_threshold": 2.0, "max_threshold": 6}
+def test_snr(optimizer, size, longest):
+    limits = {"min_threshold": 2.0, "max_threshold": longest}
     hyper = snr.Hyper(**HYPER, **limits, optimizer=optimizer, percentile=0.7, period=10)
     drawn = fresh_networks()
 
@@ -116,10 +117,10 @@ def test_snr(optimizer):
             optimizer=OPTIMIZERS[optimizer][1], period=10, eta=0.7, tau_min=2.0,
         )  # fmt: skip
 
-    method = snr.make(NET, tiny.SPEC._replace(batch_size=1), hyper)
-    state = oracle_snr.init(NET.init(tiny.KEY).params, tau_max=6)
-    one_by_one = tiny.batches(STEPS, size=1)
-    masks = compare(method, optimizer, step, state, one_by_one)
+    method = snr.make(NET, tiny.SPEC._replace(batch_size=size), hyper)
+    state = oracle_snr.init(NET.init(tiny.KEY).params, tau_max=longest)
+    data = tiny.batches(STEPS, size=size)
+    masks = compare(method, optimizer, step, state, data)
     assert masks[:10].sum() > 0  # at tau_max
     assert 0 < masks[10:].sum() < masks.size / 2
 
@@ -167,6 +168,35 @@ def test_dash(before_it):
         oracle_mlp.loss_and_grads(params, data.x[i], data.y[i])[2] for i in range(count)
     ]
     expected = oracle_dash.boundary(params, grads, alpha=0.4, limit=0.2)
+    close(found, jax.tree.map(np.float32, expected))
+
+
+def test_dash_draws_a_dropout_mask_for_every_mini_batch():
+    count = 6
+    spec = tiny.SPEC._replace(num_tasks=2, task_examples=(1, count), batch_size=1)
+    net = mlp.make(spec, widths=(12, 10), dropout=0.5, activation="tanh")
+    data = tiny.batches(count, size=1)
+
+    def gradient(i):
+        def loss(params):
+            state, key = net.init(tiny.KEY), jax.random.fold_in(tiny.KEY, i)
+            at = state._replace(params=params)
+            logits = net.apply(at, data.x[i], train=True, key=key)[0]
+            return spec.loss.per_example(logits, data.y[i]).mean()
+
+        return jax.grad(loss)(net.init(tiny.KEY).params)
+
+    grads = [gradient(i) for i in range(count)]
+    silent = [np.abs(g["h2"]["kernel"]).sum(axis=0) == 0 for g in grads]
+    assert np.any(silent) and not np.all(silent, axis=0).any()
+    hyper = dash.Hyper(floor=0.2, alpha=0.4)
+    found, before = at_boundary(dash.make(net, spec, hyper), data)
+    expected = oracle_dash.boundary(
+        oracle_mlp.cast(before),
+        [oracle_mlp.cast(g) for g in grads],
+        alpha=0.4,
+        limit=0.2,
+    )
     close(found, jax.tree.map(np.float32, expected))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import special
 
+from cl_bench import units
 from cl_bench.methods import backprop, trac
 from tests import tiny
 from tests.exactness_setting import HYPER, NET, OPTIMIZERS, compare
@@ -82,6 +83,37 @@ def test_trac(optimizer, step_size, small):
     assert scales.max() > 2 * scales[0] or scales.min() < scales[0] / 1.5  # it tunes
     if small > 1e-8:
         assert share_moved(method.init(tiny.KEY).net.params, learners.net.params) > 0.03
+
+
+def test_trac_where_the_benchmark_starts_every_task_with_a_head_of_zeros():
+    spec = tiny.SPEC._replace(reset_head=True)
+    start, update = OPTIMIZERS["sgd"]
+    update = partial(update, step_size=0.1)
+    hyper = trac.Hyper(**{**HYPER, "step_size": 0.1}, optimizer="sgd", small=0.3)
+    method = trac.make(NET, spec, hyper)
+
+    def init(key):  # as the runner before the first step
+        learner = method.init(key)
+        return learner._replace(net=units.reset_head(learner.net, NET.head))
+
+    def move(i, params, grads, own):
+        params, opt, state = oracle_trac.step(
+            params, grads, own[0], own[1], optimizer=update, eps=0.3
+        )
+        return params, (opt, state)
+
+    learners, _ = compare(
+        method._replace(init=init),
+        lambda params: (start(params), oracle_trac.init(params, eps=0.3)),
+        move,
+    )
+    assert np.abs(learners.net.params["head"]["kernel"][-1]).max() > 1e-3
+
+
+def test_trac_does_not_take_a_schedule_of_step_sizes():
+    spec = tiny.SPEC._replace(step_schedule=((0.5, 0.1),))
+    with pytest.raises(ValueError, match=r"step_schedule=\(\) on the stream works"):
+        trac.make(NET, spec, trac.Hyper())
 
 
 def share_moved(first, path):

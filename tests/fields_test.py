@@ -28,6 +28,9 @@ def sample_make(
     data_size: float = 1.0,
     threshold: float = 0.1,
     held_out_batch: int = 100,
+    decay: float = 0.99,
+    slow_momentum: float = 0.999,
+    percentile: float = 0.99,
 ):
     """Stands for a component's make; only its signature is read."""
 
@@ -48,6 +51,9 @@ def sample_make(
         ("step_size", 0, 0.0),
         ("strength", None, None),
         ("threshold", -1, -1.0),
+        ("weight_decay", 1.5, 1.5),
+        ("decay", 0, 0.0),
+        ("percentile", 1, 1.0),
         ("threshold", float("inf"), float("inf")),
     ],
 )
@@ -75,6 +81,9 @@ def test_a_value_takes_its_fields_type(key, value, fitted):
         ("weight_decay", -0.1, "config.weight_decay = -0.1: .* 0 or more"),
         ("damping", -0.1, "config.damping = -0.1: .* 0 or more"),
         ("data_size", 0.0, "config.data_size = 0.0: .* above 0"),
+        ("decay", 1.0, "config.decay = 1.0: expected from 0 to below 1"),
+        ("slow_momentum", 1.5, "config.slow_momentum = 1.5: .* from 0 to below 1"),
+        ("percentile", 99, "config.percentile = 99: expected from 0 to 1"),
         ("held_out_batch", 0, "config.held_out_batch = 0: expected at least 1"),
         ("widths", 5, "expected a tuple of: a whole number"),
         ("widths", ("a",), "expected a tuple of: a whole number"),

@@ -54,7 +54,7 @@ def adapter_run(method, hyper, start, penalty_grads, *, train_a=True):
 @pytest.mark.parametrize("overlap", o_lora.OVERLAPS)
 def test_o_lora_steps_beside_the_oracle(overlap):
     hyper = o_lora.Hyper(
-        step_size=0.05, rank=2, init_std=0.5, orthogonality=0.3, decay=0.1,
+        step_size=0.05, rank=2, init_std=0.5, orthogonality=0.3, adapter_decay=0.1,
         overlap=overlap,
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from cl_bench import units
 from cl_bench.losses import mask_logits, weighted_mean
 from cl_bench.optimizers import Optim
 from cl_bench.types import (
@@ -51,6 +52,15 @@ def no_extra(state: NetState) -> dict[str, PyTree]:
     return {}
 
 
+def first_state(key: Key, net: Network, spec: StreamSpec) -> NetState:
+    """The network before its first step, as what a method keeps of it has to have it.
+
+    Its head is 0 where the benchmark starts every task so, the first one too.
+    """
+    state = net.init(key)
+    return units.reset_head(state, net.head) if spec.reset_head else state
+
+
 def predict_with(net: Network) -> Callable:
     """Evaluation-mode prediction: (learner, batch) -> masked logits, activations."""
 
@@ -93,6 +103,18 @@ def gradients(
     return found[0], found[1], (loss, logits, acts, {**stats, **found[2]})
 
 
+def _in_use(net: Network, state: NetState) -> PyTree:
+    """The parameters as an optimiser may decay them: 0 where a unit is not alive.
+
+    Of those the runner keeps scales and slopes neutral, which are not 0: a coupled decay
+    would bring them into the moments.
+    """
+    if not state.alive:
+        return state.params
+    counted = units.counted(state, net.units)
+    return jax.tree.map(lambda p, c: jnp.where(c, p, 0.0), state.params, counted)
+
+
 def compose(
     net: Network,
     spec: StreamSpec,
@@ -124,7 +146,7 @@ def compose(
     """
 
     def init(key):
-        state = net.init(key)
+        state = first_state(key, net, spec)
         own = dict(extra(state))
         own |= {
             f"grad_transform_{i}": t.init(state) for i, t in enumerate(grad_transforms)
@@ -162,7 +184,7 @@ def compose(
             name = f"grad_transform_{i}"
             at = grad_key if i == 0 else jax.random.fold_in(grad_key, i)
             used, own[name] = transform.update(at, clock, used, learner.net, own[name])
-        updates, opt = optim.update(used, learner.opt, learner.net.params)
+        updates, opt = optim.update(used, learner.opt, _in_use(net, learner.net))
         if spec.step_schedule:
             updates = jax.tree.map(lambda u: clock.step_scale * u, updates)
         params = jax.tree.map(lambda p, u: p + u, learner.net.params, updates)

@@ -7,7 +7,7 @@ from jax import Array
 
 from cl_bench import noise, optimizers, shapes
 from cl_bench.losses import mask_logits, weighted_mean
-from cl_bench.methods._compose import keep, predict_with
+from cl_bench.methods._compose import first_state, keep, predict_with
 from cl_bench.types import (
     Batch,
     Key,
@@ -89,7 +89,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     expected_gradients = _expected_gradients(net, spec, hyper)
 
     def init(key: Key) -> Learner:
-        state = net.init(key)
+        state = first_state(key, net, spec)
         sigma = jax.tree.map(lambda p: jnp.full_like(p, hyper.sigma_init), state.params)
         return Learner(state, (), {"sigma": sigma})
 

@@ -37,6 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "compensate_bias": False,  # the released code's transfer is always 0
     },
     # Nature, Algorithm 1: plain contribution, no bias correction, one unit at a time.
+    # Departs from the paper: its arg-min is over all units, here over the mature ones.
     "nature": {
         "utility": "contribution",
         "correction": "none",

@@ -49,14 +49,15 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     epochs = epoch_steps(spec)
 
     def averaged(key, task, train: TrainBatches, state: NetState) -> PyTree:
-        def loss(params, batch):
+        def loss(params, i):
+            batch, own = train(i), jax.random.fold_in(key, i)
             at = state._replace(params=params)
-            logits, _, _ = net.apply(at, batch.x, train=True, key=key)
+            logits, _, _ = net.apply(at, batch.x, train=True, key=own)
             logits = mask_logits(logits, batch.classes)
             return weighted_mean(spec.loss.per_example(logits, batch.y), batch.weight)
 
         def body(i, mean):
-            grads = jax.grad(loss)(state.params, train(i))
+            grads = jax.grad(loss)(state.params, i)
             a = hyper.alpha
             return jax.tree.map(lambda m, g: (1.0 - a) * m - a * g, mean, grads)
 

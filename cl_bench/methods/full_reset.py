@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from cl_bench import optimizers, units
+from cl_bench import optimizers
 from cl_bench.methods._compose import compose
 from cl_bench.types import Method, Network, StreamSpec
 
@@ -37,8 +37,6 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     def start_task(key, clock, train, learner):
         del train
         fresh = base.init(key)
-        if spec.reset_head:
-            fresh = fresh._replace(net=units.reset_head(fresh.net, net.head))
         due = (clock.step > 0) & (clock.task % hyper.every == 0)
         return jax.tree.map(lambda new, old: jnp.where(due, new, old), fresh, learner)
 

@@ -58,6 +58,8 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     the stream tells no boundaries; steps since the last return are counted over
     boundaries. `evaluate` names the network that predicts, the fast one (hare) or the
     slow one. A benchmark's reset of the head is of both.
+    # Departs from the released code: no clipping of gradients at 0.5, no warm-up of the
+    # step size over the first tenth, no new optimiser for every task.
     """
     check(hyper)
     method = compose(

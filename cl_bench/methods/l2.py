@@ -6,6 +6,7 @@ from flax import struct
 from jax import Array
 
 from cl_bench import optimizers
+from cl_bench.methods import _penalties
 from cl_bench.methods._compose import compose
 from cl_bench.types import Method, Network, PyTree, StreamSpec
 
@@ -37,7 +38,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     """
 
     def penalty(params, learner):
-        del learner
-        return hyper.strength * half_square(params)
+        in_use = _penalties.in_use(net, learner, params)
+        return hyper.strength * half_square(in_use)
 
     return compose(net, spec, optimizers.make(hyper), penalty=penalty)

@@ -23,7 +23,7 @@ class Hyper(lora.Hyper):
     """The released code's lambda_1 and lambda_2, and the settings of `lora`."""
 
     orthogonality: float = 0.5  # lambda_1
-    decay: float = 0.0  # lambda_2
+    adapter_decay: float = 0.0  # lambda_2
     overlap: str = struct.field(pytree_node=False, default="absolute")
     first_task: str = struct.field(pytree_node=False, default="core")
 
@@ -40,9 +40,9 @@ def check(hyper: Hyper) -> None:
 
 
 def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
-    """`lora` + orthogonality sum_{s<t} sum |A_s A_t^T| + decay (||A_t|| + ||B_t||).
+    """`lora` + orthogonality sum |A_s A_t^T| + adapter_decay (||A_t|| + ||B_t||).
 
-    Sums over the entries of A_s A_t^T [rank, rank], over earlier tasks and over layers
+    Sums over the entries of A_s A_t^T [rank, rank], over earlier tasks s and over layers
     (`overlap` 'square': their squares, as the paper has it; its code takes absolute
     values); norms are Frobenius', not squared. All adapters act at once, so merging
     them changes nothing. Memory: A of all tasks, [T, rank, fan in] a layer.
@@ -73,7 +73,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
             overlap = jnp.einsum("tri,si->trs", past[name], adapter["a"])
             size = jnp.abs if hyper.overlap == "absolute" else jnp.square
             total += hyper.orthogonality * jnp.sum(size(overlap))
-            total += hyper.decay * (_norm(adapter["a"]) + _norm(adapter["b"]))
+            total += hyper.adapter_decay * (_norm(adapter["a"]) + _norm(adapter["b"]))
         return total
 
     def remember(clock, train, learner, past):

@@ -6,6 +6,7 @@ from flax import struct
 from jax import Array
 
 from cl_bench import noise, optimizers, units
+from cl_bench.methods import _penalties
 from cl_bench.methods._compose import compose
 from cl_bench.methods.l2 import half_square
 from cl_bench.types import (
@@ -62,8 +63,8 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     check(hyper)
 
     def penalty(params, learner):
-        del learner
-        return hyper.shrink * half_square(params)
+        in_use = _penalties.in_use(net, learner, params)
+        return hyper.shrink * half_square(in_use)
 
     optim = optimizers.make(hyper)
     if hyper.variant == "upgd":

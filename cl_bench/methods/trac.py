@@ -47,7 +47,16 @@ class State(NamedTuple):
 
 
 def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
-    """`wrap` around the optimiser that the settings name."""
+    """`wrap` around the optimiser that the settings name.
+
+    Raises ValueError where the benchmark has a schedule of step sizes: it belongs to the
+    optimiser's step, and would scale the way from the first weights.
+    """
+    if spec.step_schedule:
+        raise ValueError(
+            "trac tunes the optimiser's steps, and the benchmark scales them by a "
+            "schedule: step_schedule=() on the stream works"
+        )
     return compose(net, spec, wrap(optimizers.make(hyper), hyper.small, hyper.mix))
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from cl_bench import fields, optimizers, registry
 from cl_bench.fields import ConfigError, Field
 from cl_bench.registry import UnknownNameError
+from cl_bench.schedule import schedule
 from cl_bench.types import Method, Metric, Network, Stream
 
 Section = Mapping[str, Any]  # {'name': component, setting: value, ...}
@@ -91,6 +92,8 @@ def make(
 ) -> Parts:
     """The `Parts` that resolved sections describe; nothing is compiled or loaded."""
     made = _call("stream", stream)
+    with _explained("stream", stream["name"]):
+        schedule(made.spec)
     net = _call("network", network, made.spec)
     return Parts(
         made,

@@ -36,7 +36,11 @@ def schedule(spec: StreamSpec) -> Schedule:
     full = segments * spec.steps_per_segment
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     if lengths.sum() >= 2**31:
-        raise ValueError(f"{lengths.sum()} steps: a run counts its steps in int32")
+        fitting = (2**31 - 1) // int(lengths.max())
+        raise ValueError(
+            f"{lengths.sum():,} steps: a run counts its steps in int32, up to "
+            f"{2**31 - 1:,}. {fitting} tasks of {lengths.max():,} steps fit"
+        )
     return Schedule(
         spec.num_tasks, segments, spec.steps_per_segment,
         lengths, starts, bool((lengths != full).any()),

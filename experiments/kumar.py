@@ -1,10 +1,10 @@
 """The plasticity suite of Kumar, Marklund and Van Roy: who keeps learning, at their best?
 
 Protocol (Kumar et al., CoLLAs 2024, arXiv 2308.11958, and their released code): inputs
-in [-1, 1], PyTorch's default initialisation, the optimiser never reset, no head reset;
-the number is the accuracy before each update, averaged over a task and over the run
-(total average online accuracy). The paper's arms run at its best settings for that
-problem and optimiser (its tables 3 and 4), listed in `BEST` below.
+in [-1, 1] (its CIFAR is standardised by channel), PyTorch's default initialisation, the
+optimiser never reset, no head reset; the number is the accuracy before each update,
+averaged over a task and over the run (total average online accuracy). The paper's arms
+run at its best settings for that problem and optimiser (its tables 3 and 4): `BEST`.
 
     python -m cl_bench.main --config=experiments/kumar.py:PROBLEM,OPTIMIZER \\
         --workdir=results/kumar

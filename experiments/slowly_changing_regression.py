@@ -110,8 +110,9 @@ def get_config(arg: str = ""):
     mode = config.mode(first, MODES, "small")
     arms = config.mode(second, ARMS, "one")
     stream: dict[str, Any] = {"name": "bit_flipping", "num_tasks": 300}
+    version = ""  # one bit flips; the other version is a benchmark of its own
     if arms == "all":
-        stream["flips"] = "all"
+        version, stream["flips"] = "_all", "all"
     if arms == "all" or mode == "small":
         stream["num_tasks"] = 100
     if mode == "smoke":
@@ -120,7 +121,7 @@ def get_config(arg: str = ""):
     stream["total_steps"] = stream["num_tasks"] * stream.get("steps_per_task", 10_000)
     return config.study(
         name=f"slowly_changing_regression-{mode}-{arms}",
-        benchmark=f"slowly_changing_regression-{mode}",
+        benchmark=f"slowly_changing_regression{version}-{mode}",
         stream=stream,
         network={"name": "mlp", "widths": (5,), "activation": "relu"},
         method={"name": "backprop", "step_size": 0.01},

@@ -16,9 +16,10 @@ AdamW with step size and weight decay 1e-3, as Lee et al., for all four; epochs 
 (Ash and Adams, and DASH, train until nearly all training images are right; see
 `cl_bench/streams/warm_start.py`). Departures from Lee et al.'s code: gradients are not
 clipped (there at .5), the step size is not warmed up (there over a tenth of the steps),
-the optimiser goes on from task to task (there it is made anew), and means and deviations
-of the channels are those of the training images (there constants). DASH has SGD in its
-paper. Nothing of `full` has been measured here.
+the optimiser goes on from task to task (there it is made anew), means and deviations of
+the channels are those of the training images (there constants), and images are not flipped
+or cropped (`noisy_chunks` does so there, padding with zeros; `--config.stream.augment=True`
+pads with reflections). DASH has SGD in its paper. Nothing of `full` has been measured here.
 """
 
 from typing import Any

@@ -32,7 +32,7 @@ def test_joint_training_is_a_family_of_its_own(tmp_path):
     arms = ("backprop apart", "backprop worse", "backprop together", "ewc")
     training = {"backprop together": "joint"}
     panel = panel_of(make_study(tmp_path, arms=arms, better=better, training=training))
-    shown, reduced = sweeps.shown(panel, most=3)
+    shown, reduced = sweeps.shown(panel, most=3, most_lines=3)
     assert reduced
     assert [a.label for a in shown] == ["backprop apart", "backprop together", "ewc"]
     assert all(sweep.setting != "stream.training" for sweep in sweeps.sweeps(panel))

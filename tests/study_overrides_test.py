@@ -94,6 +94,10 @@ def test_mistyped_overrides_name_the_nearest(overrides, message):
         ({"method.step_size": [0.1, -1.0]}, r"config\.method\.step_size = -1\.0"),
         ({"stream.num_tasks": -1}, r"config\.stream\.num_tasks = -1"),
         ({"stream.held_out_batch": 0}, r"config\.stream\.held_out_batch = 0"),
+        (
+            {"stream.num_tasks": 300, "stream.steps_per_task": 10**7},
+            r"config\.stream \(permuted\): 3,000,000,000 steps.* 214 tasks of",
+        ),
         ({"network.widths": 5}, r"config\.network\.widths = 5"),
         ({"method.optimizer": "sgdd"}, r"config\.method \(backprop\).*sgdd"),
         ({"network.activation": "rellu"}, r"config\.network \(mlp\).*rellu"),

@@ -46,7 +46,9 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     and biases are those of the start of the run); the readers' biases and the output
     layer's own units stay. Activations are those of the step's forward pass.
     # Departs from the paper: fresh weights come from the network's own initialiser,
-    # where the released code draws Xavier-uniform ones.
+    # where the released code draws Xavier-uniform ones. Of a convolution the activations
+    # after the pool are looked at; the released codes take those before it, so that the
+    # same tau > 0 is another threshold there (at 0, with ReLU, the same units are found).
     """
     _unit_resets.require_hidden_layer(net, "redo")
     check(hyper)

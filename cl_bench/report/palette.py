@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from cl_bench.report.panels import Arm
+from cl_bench.report.scores import BASELINES, line
 
 # Okabe & Ito (2008) and Tol (2021): told apart under every common colour blindness.
 COLOURS = (
@@ -26,7 +27,8 @@ def strokes(arms: list[Arm]) -> dict[str, Stroke]:
     found: dict[str, Stroke] = {}
     plain = [a for a in arms if a.method == "backprop"]
     plain = [a for a in plain if a.training == "sequential"] or plain
-    grey = plain[0].label if plain else None
+    named = [arm for name in BASELINES for arm in plain if line(arm) == name]
+    grey = (named or plain)[0].label if plain else None
     rest = [arm for arm in arms if arm.label != grey]
     if grey is not None:
         found[grey] = Stroke(BACKPROP, ())

@@ -1,5 +1,6 @@
 """The score of each run over some of its tasks, and the arms that others face."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -9,21 +10,28 @@ from cl_bench.report import labels
 from cl_bench.report.panels import ORACLE, Arm, Panel
 from cl_bench.stats import Interval
 
+_SWEPT = re.compile(
+    r"( \w+=\S*)+$"
+)  # ' strength=0.01 step_size=0.1', as `sweeps.product`
+BASELINES = ("backprop", "linear")  # arms that others face, the first one there is
 NOTHING = Interval(np.nan, np.nan, np.nan)
 
 
 def baseline(panel: Panel, study: str) -> Arm | None:
     """The arm that a study's others are compared with.
 
-    The one called 'backprop', otherwise the best one of that method; not one that was
-    trained on all tasks together, where there is another. A study without one is
-    compared with those of the others that have the very same stream.
+    The one called 'backprop', else the one called 'linear' (a network without hidden
+    units), otherwise the best one of that method; not one that was trained on all tasks
+    together, where there is another. A study without one is compared with those of the
+    others that have the very same stream.
     """
     own = [a for a in panel.arms if a.study == study and a.method == "backprop"]
     own = own or _elsewhere(panel, study)
     own = [a for a in own if a.training == "sequential"] or own
-    named = [a for a in own if a.runs[0].arm == "backprop" and not a.oracle]
-    return named[0] if len(named) == 1 else best(panel, named or own)
+    for name in BASELINES:
+        if named := [a for a in own if line(a) == name and not a.oracle]:
+            return best(panel, named)
+    return best(panel, own)
 
 
 def _elsewhere(panel: Panel, study: str) -> list[Arm]:
@@ -50,6 +58,19 @@ def families(arms: list[Arm]) -> dict[tuple[str, str], list[Arm]]:
         how = "" if arm.training == "sequential" else f", {arm.training}"
         name = arm.method + how + (ORACLE if arm.oracle else "")
         found.setdefault((arm.study, name), []).append(arm)
+    return found
+
+
+def line(arm: Arm) -> str:
+    """The arm's name in its experiment, without the values of swept settings after it."""
+    return _SWEPT.sub("", arm.runs[0].arm)
+
+
+def lines(arms: list[Arm]) -> dict[tuple[str, str], list[Arm]]:
+    """(study, name) -> the arms that one line of the experiment's sweep stands for."""
+    found: dict[tuple[str, str], list[Arm]] = {}
+    for arm in arms:
+        found.setdefault((arm.study, line(arm)), []).append(arm)
     return found
 
 

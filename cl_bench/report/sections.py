@@ -135,9 +135,9 @@ def curves_head(panel: Panel, arms: list[Arm], reduced: bool) -> str:
         )
     if reduced:
         lines.append(
-            f"Of {len(panel.arms)} arms, the best one at the end of each method, of its "
-            "joint training and of its oracles is drawn; the others are in the table "
-            "and the sweeps"
+            f"Of {len(panel.arms)} arms {len(arms)} are drawn, where settings were tried "
+            "against each other the best at the end; the others are in the table and "
+            "the sweeps"
         )
     if any(arm.oracle for arm in arms):
         lines.append("Short dashes: oracles, which know what the stream does not offer")

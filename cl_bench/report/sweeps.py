@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cl_bench.report.panels import Arm, Panel, show, varied
-from cl_bench.report.scores import best, families, final_scores
+from cl_bench.report.scores import baseline, best, families, final_scores, lines
 from cl_bench.stats import Interval, bootstrap
 
 # A setting that only follows from another: shorter tasks, so more of them.
@@ -38,12 +38,12 @@ def sweeps(panel: Panel) -> list[Sweep]:
     """A small multiple for every setting that has several values, all else equal."""
     if panel.score is None:
         return []
-    found = [
-        _sweep(panel, study, method, setting, arms)
+    return [
+        _sweep(panel, study, method, setting, compared)
         for (study, method), arms in families(panel.arms).items()
         for setting in _chosen(arms)
+        if (compared := _comparable(setting, arms))
     ]
-    return [sweep for sweep in found if _is_swept(sweep)]
 
 
 def _chosen(arms: list[Arm]) -> list[str]:
@@ -58,12 +58,21 @@ def _follows(setting: str, leader: str, arms: list[Arm]) -> bool:
     return len(both) == len({value for value, _ in both}) > 1
 
 
-def _is_swept(sweep: Sweep) -> bool:
-    """Whether the setting ever varies alone; otherwise its effect cannot be told."""
-    values: dict[str, set[str]] = {}
-    for point in sweep.points:
-        values.setdefault(point.others, set()).add(point.text)
-    return any(len(texts) > 1 for texts in values.values())
+def _comparable(setting: str, arms: list[Arm]) -> list[Arm]:
+    """The arms beside which there is one that differs in this setting alone.
+
+    Of the others its effect cannot be told: a linear network is no activation.
+    """
+    rest = [key for key in _chosen(arms) if key != setting]
+    values: dict[tuple[str, ...], set[str]] = {}
+    for arm in arms:
+        own = show(arm.settings.get(setting))
+        values.setdefault(_texts(arm, rest), set()).add(own)
+    return [arm for arm in arms if len(values[_texts(arm, rest)]) > 1]
+
+
+def _texts(arm: Arm, settings: list[str]) -> tuple[str, ...]:
+    return tuple(show(arm.settings.get(key)) for key in settings)
 
 
 def _sweep(
@@ -114,9 +123,18 @@ def _scale(values: list[Any]) -> str:
     return "category" if spread and spread[-1] / spread[0] >= 8 else "linear"
 
 
-def shown(panel: Panel, most: int = 10) -> tuple[list[Arm], bool]:
-    """The arms of the main figures: all, or each family's best one where too many."""
+def shown(panel: Panel, most: int = 10, most_lines: int = 20) -> tuple[list[Arm], bool]:
+    """The arms of the main figures, and whether these are not all.
+
+    Of more than `most` arms the best of each line of the experiment's sweep, and where
+    those are too many as well, of each method; always those that others face.
+    """
     if len(panel.arms) <= most:
         return panel.arms, False
-    picked = [best(panel, arms) for arms in families(panel.arms).values()]
-    return [arm for arm in picked if arm is not None], True
+    groups = lines(panel.arms)
+    groups = groups if len(groups) <= most_lines else families(panel.arms)
+    picked = [best(panel, arms) for arms in groups.values()]
+    picked += [baseline(panel, study) for study in {a.study for a in panel.arms}]
+    kept = {arm.label for arm in picked if arm is not None}
+    arms = [arm for arm in panel.arms if arm.label in kept]
+    return arms, len(arms) < len(panel.arms)

@@ -10,9 +10,8 @@ from cl_bench.report import labels
 from cl_bench.report.panels import ORACLE, Arm, Panel
 from cl_bench.stats import Interval
 
-_SWEPT = re.compile(
-    r"( \w+=\S*)+$"
-)  # ' strength=0.01 step_size=0.1', as `sweeps.product`
+# ' strength=0.01 step_size=0.1': what `cl_bench.sweeps.product` adds to a label.
+_SWEPT = re.compile(r"( \w+=\S*)+$")
 BASELINES = ("backprop", "linear")  # arms that others face, the first one there is
 NOTHING = Interval(np.nan, np.nan, np.nan)
 

@@ -18,6 +18,7 @@ Overrides = Mapping[
     str, Any
 ]  # 'method.step_size' -> value, as given on the command line
 Sweep = Callable[[Callable[..., None], ConfigDict], None]
+MOST_SEEDS, MOST_DEVICES = 1_000_000, 1_024  # more would only fill the memory
 SECTIONS = ("stream", "network", "method", "execution")
 
 
@@ -93,7 +94,8 @@ def settings(config: ConfigDict, overrides: Overrides | None = None) -> dict[str
         if not key:
             given[section] = plain(value)
     if isinstance(given.get("metrics"), str):  # --config.metrics=a,b
-        given["metrics"] = tuple(given["metrics"].split(","))
+        names = map(str.strip, given["metrics"].split(","))
+        given["metrics"] = tuple(name for name in names if name)
     known = top_fields()
     values = fields.resolve("config", "a study", known, given)
     values["benchmark"] = values["benchmark"] or values["study"]
@@ -151,10 +153,16 @@ def _execution(given: dict[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         if isinstance(value, int | float) and value < 0:
             raise ConfigError(f"config.execution.{key} = {value}: expected 0 or more.")
+    if values["devices"] > MOST_DEVICES:
+        raise ConfigError(
+            f"config.execution.devices = {values['devices']}: at most {MOST_DEVICES}."
+        )
     return values
 
 
 def _seeds(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    if isinstance(value, int) and value > MOST_SEEDS:
+        raise ConfigError(f"config.seeds = {value}: a count of at most {MOST_SEEDS}.")
     seeds = tuple(range(value)) if isinstance(value, int) else value
     bad = not seeds or len(set(seeds)) < len(seeds)
     if bad or not all(0 <= seed < 2**31 for seed in seeds):
@@ -191,17 +199,19 @@ def plain(value: Any) -> Any:
 
 def _load_module(place: str) -> ModuleType:
     path = Path(place)
+    folders = [Path("experiments"), Path(__file__).parent.parent / "experiments"]
     if path.suffix != ".py":
-        folders = (Path("experiments"), Path(__file__).parent.parent / "experiments")
         named = [folder / f"{place}.py" for folder in folders]
         path = next((p for p in named if p.is_file()), path)
     if path.suffix == ".py" and path.is_file():
         return _run_file(path)
     if path.suffix != ".py" and importable(place):
         return importlib.import_module(place)
-    folder = path.parent if path.suffix == ".py" else Path("experiments")
-    near = [str(folder / p.name) for p in folder.glob("*.py")]
-    raise UnknownNameError(f"No experiment {place!r}.{nearest(place, near)}")
+    if path.suffix == ".py":
+        near = {str(p) for p in path.parent.glob("*.py")}
+    else:
+        near = {p.stem for folder in folders for p in folder.glob("*.py")}
+    raise UnknownNameError(f"No experiment {place!r}.{nearest(place, tuple(near))}")
 
 
 def _run_file(path: Path) -> ModuleType:

@@ -30,6 +30,8 @@ class RunSpec(NamedTuple):
     method: str
     hyper: dict[str, Any]  # every field of the method's Hyper
     oracle: bool  # was given what the stream does not offer
+    num_tasks: int  # that its stream has, also where no setting says so
+    score: str  # the metric its benchmark is ranked by, '' = the report's choice
 
 
 def expand(
@@ -51,6 +53,8 @@ def expand(
     arms = sweeps.collect(own, sweep)
     if "method.name" in overrides and methods:
         raise ConfigError("Give --methods or --config.method.name, not both.")
+    if "benchmark" in overrides and benchmarks:
+        raise ConfigError("Give --benchmarks or --config.benchmark, not both.")
     if "method.name" in overrides:
         name = own["method"]["name"]
         arms = sweeps.unique(sweeps.replace_method(arm, name) for arm in arms)
@@ -139,6 +143,8 @@ def _runs(
             seed,
             stream,
             *result,
+            parts.stream.spec.num_tasks,
+            base["score"],
         )
 
 

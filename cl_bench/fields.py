@@ -184,7 +184,7 @@ def _fit_one(kind: Any, value: Any) -> Any:
 
 def _expected(field: Field, value: Any) -> str:
     options = [o for k in field.kinds for o in typing.get_args(k) if _is_literal(k)]
-    words = [_word(k) for k in field.kinds if not _is_literal(k)]
+    words = [*dict.fromkeys(_word(k) for k in field.kinds if not _is_literal(k))]
     if options:
         words.append("one of " + ", ".join(map(repr, options)))
     default = "" if field.default is MISSING else f" (default {field.default!r})"
@@ -203,5 +203,5 @@ def _is_literal(kind: Any) -> bool:
 def _word(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
         element = _kinds(typing.get_args(kind)[0], MISSING)
-        return "a tuple of: " + " or ".join(map(_word, element) or ["anything"])
+        return "a tuple of: " + (" or ".join(map(_word, element)) or "anything")
     return _WORDS.get(kind, str(kind))

@@ -126,12 +126,11 @@ def run_study(
     table = study.runs_table(runs)
     with store.open_study(workdir), interrupts.caught() as stopping:
         provenance.lock_config(workdir, identity(table, execution), **notes)
-        if not (workdir / "runs.json").exists():
-            write_json(workdir / "runs.json", table)
+        renewed = record_runs(workdir, table)
         worked = run_groups(workdir, study.group(runs), execution, stopping)
         if worked or not records.is_current(workdir):
             records.compact(workdir)
-        elif not with_report or report_is_current(workdir):
+        elif not with_report or (report_is_current(workdir) and not renewed):
             print(f"Nothing to do: {workdir} is finished.")
             return
         if with_report:
@@ -139,6 +138,22 @@ def run_study(
 
             if page := report.build([workdir]):
                 print(f"Report: {page}")
+
+
+def record_runs(workdir: Path, table: list[dict[str, Any]]) -> bool:
+    """Writes runs.json; False where one is there that tells the report the same.
+
+    What may change over a workdir's life is the metric that its runs are ranked by.
+    """
+
+    def told(rows):
+        return [(row.get("score"), row.get("num_tasks")) for row in rows]
+
+    path = workdir / "runs.json"
+    if path.exists() and told(read_json(path)) == told(table):
+        return False
+    write_json(path, table)
+    return True
 
 
 def run_groups(

@@ -26,8 +26,11 @@ class Schedule(NamedTuple):
 def schedule(spec: StreamSpec) -> Schedule:
     """The plan of a stream. Raises ValueError where its numbers do not fit."""
     per_task = spec.steps_per_task
-    lengths = np.full(spec.num_tasks, per_task) if isinstance(per_task, int) else None
-    lengths = np.asarray(per_task) if lengths is None else lengths
+    if isinstance(per_task, int):
+        _check_total(spec.num_tasks * per_task, per_task)
+        lengths = np.full(spec.num_tasks, per_task)
+    else:
+        lengths = np.asarray(per_task)
     if lengths.shape != (spec.num_tasks,) or lengths.min(initial=1) < 1:
         raise ValueError(f"steps_per_task={per_task}: one positive number a task")
     if spec.steps_per_segment < 1:
@@ -35,16 +38,20 @@ def schedule(spec: StreamSpec) -> Schedule:
     segments = -(-int(lengths.max()) // spec.steps_per_segment)
     full = segments * spec.steps_per_segment
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    if lengths.sum() >= 2**31:
-        fitting = (2**31 - 1) // int(lengths.max())
-        raise ValueError(
-            f"{lengths.sum():,} steps: a run counts its steps in int32, up to "
-            f"{2**31 - 1:,}. {fitting} tasks of {lengths.max():,} steps fit"
-        )
+    _check_total(int(lengths.sum()), int(lengths.max()))
     return Schedule(
         spec.num_tasks, segments, spec.steps_per_segment,
         lengths, starts, bool((lengths != full).any()),
     )  # fmt: skip
+
+
+def _check_total(steps: int, longest: int) -> None:
+    most = 2**31 - 1
+    if steps > most:
+        raise ValueError(
+            f"{steps:,} steps: a run counts its steps in int32, up to {most:,}. "
+            f"{most // longest} tasks of {longest:,} steps fit"
+        )
 
 
 def epoch_steps(spec: StreamSpec) -> np.ndarray:

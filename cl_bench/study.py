@@ -101,6 +101,8 @@ def runs_table(runs: Sequence[RunSpec]) -> list[dict[str, Any]]:
             "method": run.method,
             "seed": run.seed,
             "oracle": run.oracle,
+            "num_tasks": run.num_tasks,
+            "score": run.score,
             "hyper": run.hyper,
             "stream_config": run.stream,
             "network_config": run.network,

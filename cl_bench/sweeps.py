@@ -27,6 +27,8 @@ def collect(base: dict[str, Any], sweep: Sweep | None) -> list[Arm]:
     arms: list[Arm] = []
 
     def add(label: str, **sections: Any) -> None:
+        if not isinstance(label, str) or not label.strip():
+            raise ConfigError(f"add({label!r}): an arm needs a name.")
         known = (*PARTS, "metrics", "oracle", "benchmark")
         for key, value in sections.items():
             if key not in known:

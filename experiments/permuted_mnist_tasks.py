@@ -129,9 +129,11 @@ def sweep(add, config):
     add("fine-tuning")
     # Van de Ven's strengths; with plain SGD at 0.01 a pull of 100 is not stable.
     pulls = {"gpm": [1.0, 10.0], "van_de_ven": 100.0}[protocol]
-    add("ewc", method={"name": "ewc", "strength": pulls, **base})
-    online = {"name": "ewc", "mode": "online", "strength": pulls}
-    add("online ewc", method={**online, **base})
+    ewc: dict[str, Any] = {"name": "ewc", "strength": pulls}
+    if protocol == "van_de_ven":
+        ewc["fisher_examples"] = 1_000
+    add("ewc", method={**ewc, **base})
+    add("online ewc", method={**ewc, "mode": "online", **base})
     strengths = {"gpm": [0.1, 1.0], "van_de_ven": 10.0}[protocol]
     add("si", method={"name": "si", "strength": strengths, **base})
     add("all tasks at once", stream={"training": "joint"})

@@ -76,7 +76,7 @@ def test_a_score_is_one_of_the_metrics():
     assert config.settings(given, {"metrics": "online_accuracy"})["score"] == ""
 
 
-@pytest.mark.parametrize("seeds", [0, -1, (), (1, 1), (-3,), "two", 1.5, True])
+@pytest.mark.parametrize("seeds", [0, -1, (), (1, 1), (-3,), "two", 1.5, True, 10**8])
 def test_bad_seeds_name_the_key_and_the_value(seeds):
     with pytest.raises(ConfigError, match=r"config\.seeds") as error:
         config.settings(small(seeds=seeds))
@@ -99,6 +99,7 @@ def test_sections_of_a_config_stay_open():
     [
         ({"lanes": "vmapp"}, r"lanes = 'vmapp'.*'auto', 'vmap', 'map'.*mean 'vmap'"),
         ({"devices": -1}, r"devices = -1"),
+        ({"devices": 100_000}, r"devices = 100000: at most 1024"),
         ({"chunk_seconds": "long"}, r"chunk_seconds = 'long': expected a number"),
         ({"matmul_precision": "tf32"}, r"matmul_precision = 'tf32'"),
     ],
@@ -126,6 +127,10 @@ def test_overrides_are_applied_and_the_config_left_alone():
 def test_metrics_may_be_given_in_one_string():
     found = config.settings(small(), {"metrics": "online_accuracy,dead_units"})
     assert found["metrics"] == ("online_accuracy", "dead_units")
+    found = config.settings(small(), {"metrics": " dead_units ,"})
+    assert found["metrics"] == ("dead_units",)
+    with pytest.raises(ConfigError, match="expected a tuple of: anything"):
+        config.settings(small(), {"metrics": 5})
 
 
 def test_load_takes_a_file_a_bare_name_and_a_module(tmp_path, monkeypatch):
@@ -150,6 +155,9 @@ def test_load_names_the_nearest_experiment(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UnknownNameError, match=r"mean 'experiments/sample\.py'"):
         config.load("experiments/sampel.py")
+    monkeypatch.chdir("/")  # bare names are also those of the clone
+    with pytest.raises(UnknownNameError, match="mean 'kumar'"):
+        config.load("kumer")
 
 
 def test_an_unknown_mode_names_the_nearest(tmp_path):

@@ -4,7 +4,7 @@ import chex
 import numpy as np
 import pytest
 
-from cl_bench.methods import lora, lora_per_task
+from cl_bench.methods import lora, lora_per_task, o_lora, si
 from tests import task_run, tiny
 from tests.task_run import DATA, NET, SPEC, TASKS, close
 
@@ -54,3 +54,20 @@ def test_the_second_task_is_lora_s(per_task_run):
 def test_a_benchmark_that_restores_networks_is_refused():
     with pytest.raises(ValueError, match="puts back the best network"):
         lora_per_task.make(NET, task_run.spec(restore_best=1), lora_per_task.Hyper())
+
+
+def test_a_head_that_the_benchmark_resets_is_refused_where_nothing_trains_it():
+    spec = task_run.spec(reset_head=True)
+    with pytest.raises(ValueError, match="reset_head=False, or take lora"):
+        lora_per_task.make(NET, spec, lora_per_task.Hyper())
+    hyper = lora.Hyper(layers="hidden", train_head=False)
+    with pytest.raises(ValueError, match="train_head=True, layers='all'"):
+        lora.make(NET, spec, hyper)
+    lora.make(NET, spec, lora.Hyper(layers="hidden", train_head=True))
+    lora.make(NET, spec, lora.Hyper(layers="all", train_head=False))
+
+
+@pytest.mark.parametrize("module", [si, o_lora])
+def test_what_follows_the_weights_to_a_tasks_end_needs_the_last_network(module):
+    with pytest.raises(ValueError, match="set best_validation=False"):
+        module.make(NET, task_run.spec(restore_best=1), module.Hyper())

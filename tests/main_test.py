@@ -119,6 +119,18 @@ def test_the_report_is_built_once_where_it_is_missing(finished, cli, capsys):
     assert page.stat().st_mtime_ns == changed
 
 
+def test_another_score_makes_another_report(finished, cli, capsys):
+    report = pytest.importorskip("cl_bench.report")
+    if report.missing():
+        pytest.skip("the extra `report` is not installed")
+    args = f"--config={finished[0]}", f"--workdir={finished[1]}"
+    for score in ("dead_units", ""):  # and back
+        cli(*args, f"--config.score={score}")
+        assert capsys.readouterr().out == f"Report: {finished[1] / 'report.html'}\n"
+        (panel,) = report.join([report.studies.load(finished[1])])
+        assert panel.score == (score or "online_accuracy")
+
+
 def test_a_second_process_is_refused(finished, cache):
     experiment, workdir, _ = finished
     before = small_study.files(workdir)

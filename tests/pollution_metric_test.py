@@ -15,12 +15,12 @@ from tests import tiny
 TASKS = 3
 
 
-def run(method=backprop, scenario="domain", hyper=None, **options):
+def run(method=backprop, scenario="domain", hyper=None, network=None, **options):
     """Rows and learners of the tasks' ends, the first learner untrained; last masks."""
     stream = split_classes.make(
         scenario=scenario, class_order="natural", num_tasks=TASKS, batch_size=20
     )
-    net = mlp.make(stream.spec, widths=(9,))
+    net = mlp.make(stream.spec, widths=(9,), **(network or {}))
     hyper = method.Hyper(**{"step_size": 0.1, **(hyper or {})})
     metric = pollution.make(net, stream.spec, fraction=0.3, **options)
     made = runner.make_run(stream, net, method.make, [metric], method.NEEDS)
@@ -100,6 +100,37 @@ def test_rows_use_the_weights_that_each_task_protected_at_its_end(rule):
 
     lost = accuracy(params) - accuracy(_pollution.without(params, masks[0]))
     assert rows[2]["pollution_causal/1_by_0"] == pytest.approx(lost, abs=1e-6)
+
+
+def test_what_a_task_changed_is_told_from_its_first_weights():
+    """PackNet prunes at a task's end, which is no update of a step."""
+    settings = {"split": "even"}
+    *_, learners, masks = run(
+        packnet, "task", settings, rule="change", kinds=("absolute_share",)
+    )
+    for t in range(TASKS):
+        before, after = (kernels(learners[i].net.params) for i in (t, t + 1))
+        wanted = _pollution.protected("change", 0.3, weights=after, start=before)
+        for name, mask in wanted.items():
+            np.testing.assert_array_equal(masks[name][t], mask, err_msg=f"{t} {name}")
+
+
+def test_the_first_layer_reads_standardised_inputs():
+    """Where the network standardises them, pollution is of what the kernel reads."""
+    stream, net, data, rows, learners, masks = run(
+        network={"input_norm": "ema"}, kinds=("absolute_share",)
+    )
+    x, _, _ = examples(stream, data, 1)
+    last = learners[-1].net
+    acts = net.apply(last, x, train=False, key=None)[1]
+    own = [{name: mask[t] for name, mask in masks.items()} for t in range(TASKS)]
+    of_what_is_read, of_x = (
+        shares(last.params, own, {"h1": first, "head": acts["h1"]}, 1)[0].network
+        for first in (acts["x"], x)
+    )
+    found = rows[2]["pollution_absolute_share/1_by_0"]
+    assert found == pytest.approx(float(of_what_is_read), 1e-4)
+    assert found != pytest.approx(float(of_x), 2e-3)
 
 
 def test_of_a_task_with_itself_and_of_tasks_to_come():

@@ -38,6 +38,9 @@ def test_only_further_seeds_of_the_same_arms_are_pooled(tmp_path):
     few = {"backprop": ARMS["backprop"]}
     part = load(make_study(tmp_path / "part", seeds=(5,), arms=few, only_tasks=3))
     assert pooled([one, short, named, again]) == [one, short, named, again]
+    other = load(make_study(tmp_path / "other", seeds=(2,)))
+    rough = other._replace(config={"config": {"matmul_precision": "default"}})
+    assert len(pooled([one, other])) == 1 and pooled([one, rough]) == [one, rough]
     (found,) = pooled([one, part])
     matrix = studies.matrix(found, "online_accuracy")
     assert matrix.shape == (len(one.runs) + 1, TASKS)

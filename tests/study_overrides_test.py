@@ -98,6 +98,10 @@ def test_mistyped_overrides_name_the_nearest(overrides, message):
             {"stream.num_tasks": 300, "stream.steps_per_task": 10**7},
             r"config\.stream \(permuted\): 3,000,000,000 steps.* 214 tasks of",
         ),
+        (
+            {"stream.num_tasks": 10**12, "stream.steps_per_task": 1},
+            r"config\.stream \(permuted\): .* 2147483647 tasks of 1 steps",
+        ),
         ({"network.widths": 5}, r"config\.network\.widths = 5"),
         ({"method.optimizer": "sgdd"}, r"config\.method \(backprop\).*sgdd"),
         ({"network.activation": "rellu"}, r"config\.network \(mlp\).*rellu"),

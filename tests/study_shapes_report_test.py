@@ -85,6 +85,37 @@ def test_unfinished_study_says_so(tmp_path, no_figures):
     assert "have not reached their last task" in (tmp_path / "report.html").read_text()
 
 
+def test_an_unfinished_study_whose_settings_do_not_say_its_length(tmp_path, no_figures):
+    make_study(tmp_path, only_tasks=10)
+    described = json.loads((tmp_path / "runs.json").read_text())
+    for run in described:
+        run["num_tasks"] = run["stream_config"].pop("num_tasks")
+    write_json(tmp_path / "runs.json", described)
+    (panel,) = panels.join([studies.load(tmp_path)])
+    assert {arm.num_tasks for arm in panel.arms} == {TASKS}
+    report.build([tmp_path])
+    found = summary_of(tmp_path)["backprop"]
+    assert found["unfinished"] == "3" and found["last"] == ""
+
+
+def test_a_group_in_batches_costs_what_all_of_them_do(tmp_path):
+    folder = make_study(tmp_path, arms={"backprop": ("backprop", {}, lambda t: 0.5)})
+    first = folder / "groups" / "digits-backprop" / "group.json"
+    facts = json.loads(first.read_text()) | {"lanes": 1, "lane_steps_per_second": 10.0}
+    write_json(first, facts)
+    for i, speed in ((1, 20.0), (2, 60.0)):
+        own = facts | {"lane_steps_per_second": speed, "compile_seconds": 0.0}
+        batch = folder / "groups" / f"digits-backprop+{i}"
+        batch.mkdir()
+        write_json(batch / "group.json", own)
+    study = studies.load(folder)
+    assert list(study.groups) == ["digits-backprop"]
+    (row,) = summary.summarise(panels.join([study])[0])
+    assert row.cost["wall_seconds"] == 90.0 and row.cost["compile_seconds"] == 2.5
+    assert row.cost["lane_steps_per_second"] == 30.0
+    assert study.groups["digits-backprop"]["lanes"] == 3
+
+
 def test_arms_that_hide_a_sweep_are_split(tmp_path):
     arms = {
         "l2 strength=0.01": ARMS["l2 strength=0.01"],

@@ -68,11 +68,11 @@ def test_an_empty_list_is_refused():
         study.expand(small(method={"name": "backprop", "step_size": []}))
 
 
-def write_benchmark(folder, name, tasks, seeds):
+def write_benchmark(folder, name, tasks, seeds, score=""):
     (folder / f"{name}.py").write_text(
         "from cl_bench import config\n"
         "def get_config(arg=''):\n"
-        f"    return config.study(name='{name}', seeds={seeds},\n"
+        f"    return config.study(name='{name}', seeds={seeds}, score='{score}',\n"
         f"        stream={{'name': 'permuted', 'num_tasks': {tasks}}},\n"
         "        network={'name': 'mlp', 'widths': (3,)},\n"
         "        metrics=('dead_units',), method={'name': 'l2', 'step_size': 7.0})\n"
@@ -94,6 +94,18 @@ def test_benchmarks_of_other_experiments(tmp_path):
     assert {run.study for run in runs} == {"small"}
     assert {run.hyper["step_size"] for run in runs} == {0.02}
     assert {run.metrics[0]["name"] for run in runs} == {"dead_units"}
+
+
+def test_a_benchmark_brings_the_metric_that_it_is_ranked_by(tmp_path):
+    places = [
+        write_benchmark(tmp_path, "a", 3, 1, score="dead_units"),
+        write_benchmark(tmp_path, "b", 4, 1),
+    ]
+    rows = study.runs_table(study.expand(small(), benchmarks=places))
+    found = [(r["benchmark"], r["score"], r["num_tasks"]) for r in rows]
+    assert found == [("a", "dead_units", 3), ("b", "", 4)]
+    with pytest.raises(ConfigError, match="--benchmarks or --config.benchmark"):
+        study.expand(small(), benchmarks=places, overrides={"benchmark": "c"})
 
 
 def test_two_benchmarks_of_one_name_are_refused_unless_they_are_one(tmp_path):
@@ -132,6 +144,12 @@ def test_a_sweep_must_add_arms_with_labels_of_their_own():
 
     with pytest.raises(ConfigError, match="different settings: 'same'"):
         study.expand(small(), sweep)
+
+
+@pytest.mark.parametrize("label", ["", " ", None, 5])
+def test_an_arm_needs_a_name(label):
+    with pytest.raises(ConfigError, match="an arm needs a name"):
+        study.expand(small(), lambda add, config: add(label))
 
 
 def test_an_arm_may_belong_to_a_benchmark_of_its_own():

@@ -39,10 +39,15 @@ def require_kept(spec: StreamSpec, method: str, instead: str) -> None:
             f"{method} keeps what each task learnt in the head, and this benchmark resets "
             f"the head at every task: set reset_head=False, or take {instead}"
         )
+    require_last(spec, method, instead)
+
+
+def require_last(spec: StreamSpec, method: str, instead: str) -> None:
+    """Raise ValueError for a benchmark whose tasks end with an earlier network."""
     if spec.restore_best:
         raise ValueError(
-            f"{method} keeps the weights that a task ended with, and this "
-            "benchmark puts back the best network: set best_validation=False, or take "
+            f"{method} follows the weights to the end of a task, and this benchmark "
+            "puts back the best network: set best_validation=False, or take "
             f"{instead}"
         )
 

@@ -56,7 +56,13 @@ def sequential(
 
     `learner.net` holds the effective weights; `extra['lora']` the core's kernels, the
     adapters, their optimiser's state, and what the method remembers of past tasks.
+    Raises ValueError for a head that the benchmark resets and nothing trains again.
     """
+    if spec.reset_head and not (net.head in names or hyper.train_head):
+        raise ValueError(
+            "the benchmark sets the head to 0 at every task, and after the first nothing "
+            "trains it: train_head=True, layers='all', or reset_head=False on the stream"
+        )
     factor = _adapters.scaling(hyper.scaling, hyper.alpha, hyper.rank)
     optim = optimizers.make(hyper)
     own_optim = optimizers.make(

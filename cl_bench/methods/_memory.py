@@ -226,8 +226,8 @@ def draw(key: Key, eligible: Array, size: int) -> tuple[Array, Array]:
 def recall(spec: StreamSpec, memory: Memory, place: Array, weight: Array) -> Batch:
     """The examples in `place` [n] as a batch of weight `weight` [n] or ().
 
-    In play are, task-incremental, the outputs stored beside an example; else all that
-    were in play so far: an old example also tells that it is none of the new classes.
+    In play are, task-incremental, the outputs stored beside an example; else, and where
+    a stream tells no tasks, all so far: an old example is none of the new classes.
     """
     classes = memory.classes[place]
     if spec.scenario != "task":

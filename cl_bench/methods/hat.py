@@ -65,7 +65,9 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     """
     # Departs from the paper: the code's limit of the gradient's norm (10,000), its
     # step sizes by validation, and its s, which ends one step short of s_max, are not
-    # taken; weights whose multiplier is 0 do not move by momentum or decay either.
+    # taken; weights whose multiplier is 0 do not move by momentum or decay either. An
+    # epoch is that of the stream's smallest task: where a task is no whole number of
+    # them, s ends below s_max.
     check(hyper)
     _freeze.require_hidden(net, "hat")
     _freeze.require_kept(spec, "hat", "lwf or ewc")

@@ -8,7 +8,7 @@ from flax import struct
 
 from cl_bench import optimizers
 from cl_bench.losses import mask_logits
-from cl_bench.methods import _adapters, _lora
+from cl_bench.methods import _adapters, _freeze, _lora
 from cl_bench.types import Learner, Method, Network, StreamSpec
 
 REFERENCE = (
@@ -50,14 +50,10 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     [T, out, rank] a layer.
 
     Raises ValueError for a rank or a layer as `lora` does, and for a benchmark that
-    puts an earlier network back at the end of a task (`restore_best`).
+    resets the head, or puts an earlier network back at a task's end (`restore_best`).
     """
     check(hyper)
-    if spec.restore_best:
-        raise ValueError(
-            "lora_per_task keeps the adapters it ended a task with, and this benchmark "
-            "puts back the best network: set best_validation=False, or take lora"
-        )
+    _freeze.require_kept(spec, "lora_per_task", "lora")
     names = _adapters.adapted(net, hyper.layers, hyper.rank)
     factor = _adapters.scaling(hyper.scaling, hyper.alpha, hyper.rank)
     optim = optimizers.make(hyper)

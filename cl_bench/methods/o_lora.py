@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from cl_bench.methods import _adapters, _lora, lora
+from cl_bench.methods import _adapters, _freeze, _lora, lora
 from cl_bench.types import Method, Network, StreamSpec
 
 REFERENCE = (
@@ -48,13 +48,15 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     them changes nothing. Memory: A of all tasks, [T, rank, fan in] a layer.
 
     `first_task` 'adapters' trains an adapter over the untrained network in the first
-    task too. Raises ValueError as `lora` does.
+    task too. Raises ValueError as `lora` does, and for a benchmark that puts an earlier
+    network back at a task's end, whose A would be another than the one remembered.
     """
     # Departs from the paper: there a pretrained model is the core and every task has an
     # adapter; here the first task trains the core, which has no A to be orthogonal to.
     check(hyper)
     names = _adapters.adapted(net, hyper.layers, hyper.rank)
     _adapters.check_head(net, names, hyper.train_head)
+    _freeze.require_last(spec, "o_lora", "lora")
     first = 1 if hyper.first_task == "core" else 0
 
     def start(key, clock, train, learner, memory):

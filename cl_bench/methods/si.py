@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from cl_bench import optimizers
-from cl_bench.methods import _anchors
+from cl_bench.methods import _anchors, _freeze
 from cl_bench.methods._compose import compose
 from cl_bench.types import Learner, Method, Network, StreamSpec
 
@@ -40,7 +40,11 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     pushes away, as in the paper's equations and the codes of van de Ven and Hsu et al.;
     `clamp` takes max(0, Omega), as the released code does. Only for plain gradient
     descent is omega a share of the loss: that of other optimisers means less.
+
+    Raises ValueError for a benchmark that puts an earlier network back at a task's end:
+    omega would be of the way to another.
     """
+    _freeze.require_last(spec, "si", "ewc or mas")
 
     def start_task(key, clock, train, learner: Learner) -> Learner:
         del key, clock, train

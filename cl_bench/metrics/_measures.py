@@ -154,7 +154,7 @@ def _features_of_all(reading: Reading, probe: Probe) -> Array:
 def _bases(threshold: float, reading: Reading, probe: Probe) -> dict[str, Array]:
     """Module -> basis of what it reads of the task's own examples."""
     batch = read_test(reading, probe, probe.clock.task, reading.examples)
-    acts = {**probe.predict(probe.learner, batch)[1], "x": batch.x}
+    acts = probe.predict(probe.learner, batch)[1]
     params = probe.learner.net.params
     kernels = {name: layer["kernel"] for name, layer in params.items()}
     inputs = units.layer_inputs(reading.net.units, kernels, acts)

@@ -59,16 +59,22 @@ def make(
         fisher = _fisher.make(net, spec, "empirical", None)
 
     def init():
-        moved = {name: jnp.zeros(k.shape) for name, k in kernels.items()}
+        start = {name: jnp.zeros(k.shape) for name, k in kernels.items()}
         masks = {n: jnp.zeros((tasks, *k.shape), bool) for n, k in kernels.items()}
-        return {"masks": masks, "moved": moved}
+        return {"masks": masks, "start": start}
 
     def update(state, clock, batch, learner, signals):
-        del clock, batch, learner
+        del batch
         if rule != "change":
             return state
-        moved = {n: m + signals.updates[n]["kernel"] for n, m in state["moved"].items()}
-        return {**state, "moved": moved}
+        # The task's first weights, and not the sum of its updates: pruning, or putting
+        # back an earlier network, is no update.
+        first, params = clock.step_in_task == 0, learner.net.params
+        start = {
+            n: jnp.where(first, params[n]["kernel"] - signals.updates[n]["kernel"], old)
+            for n, old in state["start"].items()
+        }
+        return {**state, "start": start}
 
     def with_this_task(state, probe: Probe):
         params = probe.learner.net.params
@@ -78,7 +84,7 @@ def make(
             diagonal = fisher(jax.random.key(0), probe.train, probe.learner.net)
             found = {name: diagonal[name]["kernel"] for name in kernels}
         if rule == "change":
-            start = {name: w - state["moved"][name] for name, w in weights.items()}
+            start = state["start"]
         if rule == "frozen" and probe.task_weights is not None:
             used = probe.task_weights(probe.learner, _of_this_task(probe))
             # What a task shares with earlier ones is theirs.
@@ -153,7 +159,7 @@ def _inputs(net: Network, probe: Probe, weights, task: Array, minibatches: int):
     def acts(i):
         batch = probe.held_out(task, "test", i)
         learner: Learner = probe.learner
-        return {**probe.predict(learner, batch)[1], "x": batch.x}, batch.weight
+        return probe.predict(learner, batch)[1], batch.weight
 
     stacked, weight = jax.vmap(acts)(jnp.arange(minibatches, dtype=jnp.int32))
     joined = {n: a.reshape(-1, *a.shape[2:]) for n, a in stacked.items()}

@@ -13,7 +13,7 @@ from cl_bench.report import accuracies, blocks, labels
 from cl_bench.report import pairs as task_pairs
 from cl_bench.report.accuracies import Accuracies
 from cl_bench.report.blocks import Blocks
-from cl_bench.report.studies import Run, Study, matrix, recorded
+from cl_bench.report.studies import Run, Study, matrix, ranked_by, recorded
 from cl_bench.stats import Band, Floats
 
 ORACLE = " (oracle)"  # ends the label of an arm told more than its stream offers
@@ -98,7 +98,7 @@ def _panel(benchmark: str, studies: list[Study], asked: str | None) -> Panel:
     ]
     present = [(s, r) for s, r in zip(studies, rows, strict=True) if len(r)]
     metrics = list(dict.fromkeys(m for s, r in present for m in _measured(s, r)))
-    own = [s.config.get("settings", {}).get("score") for s, _ in present]
+    own = [ranked_by(s, s.runs[r[0]]) for s, r in present]
     score = labels.score_metric(metrics, [s for s in (asked, *own) if s])
     tasks = max(_last_task(s, r) for s, r in present)
     worst = _worst(present, score)
@@ -239,7 +239,7 @@ def _arm(
 
 def _length(study: Study, runs: list[Run]) -> int:
     """Tasks of the stream: as configured, or as far as the study has come."""
-    planned = runs[0].settings.get("stream.num_tasks")
+    planned = runs[0].num_tasks or runs[0].settings.get("stream.num_tasks")
     if isinstance(planned, int):
         return planned
     rows = np.array([r.benchmark == runs[0].benchmark for r in study.runs])

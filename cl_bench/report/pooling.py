@@ -26,9 +26,15 @@ def pooled(studies: list[Study]) -> list[Study]:
 def _are_parts(one: Study, other: Study) -> bool:
     if one.name != other.name or _ids(one) & _ids(other):
         return False
+    if _precision(one) != _precision(other):  # of every product: another result
+        return False
     own, its = _arms(one), _arms(other)
     shared = own.keys() & its.keys()
     return bool(shared) and all(own[arm] == its[arm] for arm in shared)
+
+
+def _precision(study: Study) -> str | None:
+    return study.config.get("config", {}).get("matmul_precision")
 
 
 def _ids(study: Study) -> set[str]:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from cl_bench.atomic import StoreError
+from cl_bench.report import batches
 from cl_bench.report.label_table import AVERAGE, BEST, PER_TASK
 from cl_bench.report.labels import parent
 
@@ -30,6 +31,8 @@ class Run(NamedTuple):
     settings: dict[str, Any]  # hyper-parameters, 'network.widths', 'stream.name', ...
     oracle: bool
     group: str
+    num_tasks: int | None = None  # of its stream; None: of an earlier version
+    score: str | None = None  # the metric to rank by, as the run's benchmark has it
 
 
 class Study(NamedTuple):
@@ -75,6 +78,7 @@ def load(workdir: str | Path) -> Study:
     groups = {
         p.parent.name: _json(p, {}) for p in sorted(folder.glob("groups/*/group.json"))
     }
+    groups = batches.joined(groups)
     name = runs[0].study if runs else folder.name
     provenance = _with_resumes(_json(folder / "provenance.json", {}))
     return Study(
@@ -153,6 +157,13 @@ def _with_best(records: pa.Table, index: np.ndarray) -> pa.Table:
     return records.append_column(BEST, pa.array(found[index]))
 
 
+def ranked_by(study: Study, run: Run) -> str:
+    """The metric that the run's benchmark is ranked by; '' = none in particular."""
+    if run.score is not None:
+        return run.score
+    return str(study.config.get("settings", {}).get("score") or "")
+
+
 def recorded(study: Study) -> np.ndarray:
     """[runs, tasks] bool: tasks that a run has any record of."""
     flat = np.zeros(len(study.runs) * study.num_tasks, dtype=bool)
@@ -198,6 +209,8 @@ def _run(row: dict[str, Any], described: dict[str, Any]) -> Run:
         settings=_settings(described),
         oracle=bool(described.get("oracle", False)),
         group=str(described.get("group", "")),
+        num_tasks=described.get("num_tasks"),
+        score=described.get("score"),
     )
 
 

@@ -111,7 +111,7 @@ Measured, `small,main`, jax 0.10.2 on two CPU cores, online accuracy in %, seeds
     causes and what was checked: the width (the narrower a network, the more it loses:
     above; 2000 units were not run), strengths and step sizes that were chosen at that
     width (ten times the L2 does better here; Adam's other step sizes were not run), and
-    chance (two seeds of one arm differ by at most 1.2, Adam's by .6, L2's by less than .1, over the last 80 tasks).
+    chance (over the last 80 tasks Adam's two seeds differ by .6, L2's by less than .1).
     Nothing was measured on a GPU.
 
 MNIST has to be there (TFDS_DATA_DIR, or `python -m cl_bench.download mnist`).

@@ -199,17 +199,17 @@ def plain(value: Any) -> Any:
 
 def _load_module(place: str) -> ModuleType:
     path = Path(place)
-    folders = [Path("experiments"), Path(__file__).parent.parent / "experiments"]
-    if path.suffix != ".py":
-        named = [folder / f"{place}.py" for folder in folders]
-        path = next((p for p in named if p.is_file()), path)
-    if path.suffix == ".py" and path.is_file():
-        return _run_file(path)
-    if path.suffix != ".py" and importable(place):
-        return importlib.import_module(place)
     if path.suffix == ".py":
+        if path.is_file():
+            return _run_file(path)
         near = {str(p) for p in path.parent.glob("*.py")}
     else:
+        folders = (Path("experiments"), Path(__file__).parent.parent / "experiments")
+        for folder in folders:
+            if (folder / f"{place}.py").is_file():
+                return _run_file(folder / f"{place}.py")
+        if importable(place):
+            return importlib.import_module(place)
         near = {p.stem for folder in folders for p in folder.glob("*.py")}
     raise UnknownNameError(f"No experiment {place!r}.{nearest(place, tuple(near))}")
 

@@ -34,15 +34,16 @@ def expected(name: str, default: Any, value: Any) -> str | None:
     `value` has the setting's type; of a tuple every element is looked at. A count whose
     default is 0 may be 0, which stands for 'off'.
     """
-    below_one, default_off = (
-        any(v < 1 for v in _numbers(int, found)) for found in (value, default)
-    )
-    if _COUNT.search(name) and below_one and not default_off:
+    if _COUNT.search(name) and _below_one(value) and not _below_one(default):
         return "at least 1"
     for names, holds, words in _REAL:
         if re.search(names, name) and not all(map(holds, _numbers(float, value))):
             return words
     return None
+
+
+def _below_one(value: Any) -> bool:
+    return any(v < 1 for v in _numbers(int, value))
 
 
 def _numbers(kind: type, value: Any) -> list[Any]:

@@ -1,6 +1,7 @@
 """The score of each run over some of its tasks, and the arms that others face."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -52,12 +53,12 @@ def families(arms: list[Arm]) -> dict[tuple[str, str], list[Arm]]:
     Training on all tasks together, and knowing more than the stream offers, are no such
     settings: those arms are families of their own, and the name says so.
     """
-    found: dict[tuple[str, str], list[Arm]] = {}
-    for arm in arms:
+
+    def name(arm: Arm) -> str:
         how = "" if arm.training == "sequential" else f", {arm.training}"
-        name = arm.method + how + (ORACLE if arm.oracle else "")
-        found.setdefault((arm.study, name), []).append(arm)
-    return found
+        return arm.method + how + (ORACLE if arm.oracle else "")
+
+    return _grouped(arms, name)
 
 
 def line(arm: Arm) -> str:
@@ -67,9 +68,15 @@ def line(arm: Arm) -> str:
 
 def lines(arms: list[Arm]) -> dict[tuple[str, str], list[Arm]]:
     """(study, name) -> the arms that one line of the experiment's sweep stands for."""
+    return _grouped(arms, line)
+
+
+def _grouped(
+    arms: list[Arm], name: Callable[[Arm], str]
+) -> dict[tuple[str, str], list[Arm]]:
     found: dict[tuple[str, str], list[Arm]] = {}
     for arm in arms:
-        found.setdefault((arm.study, line(arm)), []).append(arm)
+        found.setdefault((arm.study, name(arm)), []).append(arm)
     return found
 
 

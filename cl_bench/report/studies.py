@@ -75,14 +75,11 @@ def load(workdir: str | Path) -> Study:
         and parent(f.name) not in PER_TASK
         and (pa.types.is_floating(f.type) or _counted(f.type))
     ]
-    groups = {
-        p.parent.name: _json(p, {}) for p in sorted(folder.glob("groups/*/group.json"))
-    }
-    groups = batches.joined(groups)
+    facts = {p.parent.name: _json(p, {}) for p in folder.glob("groups/*/group.json")}
     name = runs[0].study if runs else folder.name
     provenance = _with_resumes(_json(folder / "provenance.json", {}))
     return Study(
-        name, folder, config, provenance, groups, runs, metrics, num_tasks, records,
+        name, folder, config, provenance, batches.joined(facts), runs, metrics, num_tasks, records,
         index,
     )  # fmt: skip
 

@@ -48,11 +48,22 @@ class _Misfit(Exception):
 
 def of_function(make: Callable[..., Any]) -> tuple[Field, ...]:
     """The keyword-only parameters of a component's `make`."""
-    hints = _hints(make)
+    parameters = inspect.signature(make).parameters.values()
+    return _of_parameters(make, [p for p in parameters if p.kind is p.KEYWORD_ONLY])
+
+
+def of_options(load: Callable[..., Any]) -> tuple[Field, ...]:
+    """All parameters of a data set's `load`, which has no others than its options."""
+    return _of_parameters(load, list(inspect.signature(load).parameters.values()))
+
+
+def _of_parameters(
+    function: Callable[..., Any], parameters: Sequence[inspect.Parameter]
+) -> tuple[Field, ...]:
+    hints = _hints(function)
     return tuple(
         Field(p.name, p.default, _kinds(hints.get(p.name, Any), p.default))
-        for p in inspect.signature(make).parameters.values()
-        if p.kind is inspect.Parameter.KEYWORD_ONLY
+        for p in parameters
     )
 
 

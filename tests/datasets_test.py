@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cl_bench.datasets import _cache, _source, _tfds, digits, synthetic
+from cl_bench.fields import ConfigError
 from cl_bench.registry import UnknownNameError
 from tests import prepared_set
 from tests.prepared_set import images, prepare, prepared
@@ -162,7 +163,13 @@ def test_synthetic_classes_are_balanced_repeatable_and_learnable():
         (lambda: digits.load(1.5), ValueError, "test_fraction is 1.5"),
         (lambda: synthetic.load(classes=1), ValueError, "classes is 1"),
         (lambda: synthetic.load(size=0), ValueError, "size=0"),
-        (lambda: _source.load("digits", size=3), UnknownNameError, "no option 'size'"),
+        (lambda: _source.load("digits", size=3), UnknownNameError, "no setting 'size'"),
+        (
+            lambda: _source.load("synthetic", size="a"),
+            ConfigError,
+            "dataset_options.size = 'a': expected a whole number .default 8",
+        ),
+        (lambda: _source.load("synthetic", train=30.5), ConfigError, "train = 30.5"),
     ],
 )
 def test_bad_options(call, error, message):

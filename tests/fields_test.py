@@ -31,6 +31,7 @@ def sample_make(
     decay: float = 0.99,
     slow_momentum: float = 0.999,
     percentile: float = 0.99,
+    zeta: float = 1.0,
 ):
     """Stands for a component's make; only its signature is read."""
 
@@ -80,6 +81,7 @@ def test_a_value_takes_its_fields_type(key, value, fitted):
         ("noise_std", -0.1, "config.noise_std = -0.1: .* 0 or more"),
         ("weight_decay", -0.1, "config.weight_decay = -0.1: .* 0 or more"),
         ("damping", -0.1, "config.damping = -0.1: .* 0 or more"),
+        ("zeta", -0.1, "config.zeta = -0.1: .* 0 or more"),
         ("data_size", 0.0, "config.data_size = 0.0: .* above 0"),
         ("decay", 1.0, "config.decay = 1.0: expected from 0 to below 1"),
         ("slow_momentum", 1.5, "config.slow_momentum = 1.5: .* from 0 to below 1"),

@@ -73,6 +73,7 @@ def test_a_split_that_is_empty_is_an_error_while_tracing(module, split):
 def test_a_set_without_a_test_part_says_so():
     stream = permuted.make(dataset_options={"test_fraction": 0.0})
     assert stream.spec.examples_per_task == 1797
+    assert not stream.spec.has_test and permuted.make().spec.has_test
     with pytest.raises(ValueError, match="has a test part"):
         _splits.held_out_rows(
             _images.open_images("digits", dataset_options={"test_fraction": 0.0}),

@@ -110,10 +110,23 @@ def test_random_labels_have_no_held_out_examples():
         "test_accuracy",
     ],
 )
-def test_a_metric_of_test_examples_is_refused_before_anything_is_compiled(metric):
+@pytest.mark.parametrize(
+    "stream",
+    [
+        {"name": "random_label"},
+        {
+            "name": "stationary",
+            "dataset": "synthetic",
+            "dataset_options": IMAGES | {"test": 0},
+        },
+    ],
+)
+def test_a_metric_of_test_examples_is_refused_before_anything_is_compiled(
+    metric, stream
+):
     made = config.study(
         name="random",
-        stream={"name": "random_label", "num_tasks": 2},
+        stream=stream | {"num_tasks": 2},
         network={"name": "mlp", "widths": (3,)},
         method={"name": "backprop"},
         metrics=("online_accuracy", metric),

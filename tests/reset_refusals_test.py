@@ -91,3 +91,8 @@ def test_dash_needs_gradients_at_the_boundary():
     net = mlp.make(spec, widths=(5, 4))
     with pytest.raises(ValueError, match="resets the head.*reset_head=False"):
         dash.make(net, spec, dash.Hyper())
+
+
+def test_dash_averages_with_a_weight_of_one_at_most():
+    with pytest.raises(ValueError, match="alpha=1.5.*from 0 to 1"):
+        dash.check(dash.Hyper(alpha=1.5))

@@ -2,13 +2,12 @@
 
 import difflib
 import importlib.util
-import inspect
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cl_bench import registry
+from cl_bench import fields, registry
 from cl_bench.datasets import _cache, _tfds
 from cl_bench.datasets._cache import Description
 from cl_bench.types import Dataset
@@ -68,14 +67,9 @@ def _is_module(name: str) -> bool:
 
 def _load_module(name: str, options: dict[str, Any]) -> Dataset:
     function = registry.load("datasets", name).load
-    known = list(inspect.signature(function).parameters)
-    for option in options:
-        if option not in known:
-            raise registry.UnknownNameError(
-                f"Data set {name!r} has no option {option!r}."
-                f"{registry.nearest(option, known)}"
-            )
-    return function(**options)
+    settings = fields.of_options(function)
+    where = "config.stream.dataset_options"
+    return function(**fields.resolve(where, f"data set {name!r}", settings, options))
 
 
 def _ready(

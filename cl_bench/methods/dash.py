@@ -29,6 +29,12 @@ class Hyper(optimizers.OptimHyper):
     alpha: float = 0.3  # weight of each new mini-batch in the averaged gradient
 
 
+def check(hyper: Hyper) -> None:
+    """Raise ValueError for a weight beyond 1."""
+    if hyper.alpha > 1.0:
+        raise ValueError(f"alpha={hyper.alpha}: a mini-batch's weight, from 0 to 1")
+
+
 def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     """At every boundary but the first: w <- w clip(cos(G, w), floor, 1).
 

@@ -17,7 +17,7 @@ def check(spec: StreamSpec, minibatches: int) -> None:
     if not spec.has_test:
         raise ValueError(
             "it reads test examples and this stream holds none: take online_accuracy, "
-            "or a stream that has them (label_permuted, say)"
+            "a stream that has them (label_permuted, say), or a data set with a test part"
         )
 
 

@@ -129,7 +129,7 @@ def make_spec(
     """The spec of tasks that each train on all rows; None means one pass, one segment.
 
     The scenario is 'domain' where boundaries are offered, 'online' where not.
-    `held_out_batch` is only checked: None for a stream without held-out examples.
+    `held_out_batch` is that of the stream; None where it holds no examples out.
     Raises ValueError or UnknownNameError naming the option that cannot be.
     """
     if num_tasks < 1 or not 1 <= batch_size <= images.num_train:
@@ -156,6 +156,7 @@ def make_spec(
         offers=frozenset(offers),
         loss=softmax_cross_entropy,
         reset_head=reset_head,
+        has_test=held_out_batch is not None and images.held_out["test"][1] > 0,
     )
 
 

@@ -84,7 +84,7 @@ def make(
         offers=offers,
         reset_head=reset_head,
         held_out_batch=None,
-    )._replace(has_test=False)
+    )
 
     def start(data: Dataset, key: Key, task: Array) -> Task:
         label_key, order_key = jax.random.split(jax.random.fold_in(key, task))

@@ -67,7 +67,7 @@ source, +-2 and not verified:
     Ours are 2 to 6 points above the published. Likely causes, and what was checked:
     1. Classes come back. The set has 100 of the 1,000 classes, so a class comes in every
        50 tasks, with the same images; the paper's 500 pairs never repeat one. While all
-       is new (tasks 1-50) the four methods are within 0.9 points; continual backprop
+       is new (tasks 1-50) the four methods' means are within 0.9 points; continual backprop
        goes to 86.2 and 88.3 in the next two sweeps, without a gain in test accuracy:
        it is quicker at images that it has seen.
     2. The number of images. With 12 epochs, which are the paper's 1,200 steps a task,

@@ -26,8 +26,8 @@ name in the records says; the paper's `five_one` is CIFAR-100
 (`--config.stream.dataset=cifar100 --config.benchmark=kumar-five_one-cifar100`). `ci` has
 500 + 50 images of a class, not 600 + 100 (`--config.stream.train_per_class=600
 --config.stream.test_per_class=100`): 100 steps a task, not 120, and ReDo's period is as many
-tasks. CReLU has .09 of the units fewer in the MLP, .27 in the convolutional network, .31
-with 100 outputs, as in the paper. Continual backprop counts all units on convolutions and
+tasks. CReLU has .09 of the units fewer in the MLP, .31 of the channels and .27 of the dense
+units (.31 with 100 outputs) otherwise, as in the paper. Continual backprop counts all units on convolutions and
 draws whether a unit of the MLP is replaced, as the released code, which draws new dense
 weights within Kaiming's bounds and in the convolutional network keeps Adam's first moment
 of a replaced unit. Our L2 also reaches the scales of `L2 + layer norm`; theirs does not.
@@ -220,7 +220,8 @@ def _benchmark(problem: str) -> str:
 
 
 def _stream(problem: str) -> dict[str, Any]:
-    scaled = {"scale": "minus_one_one"}
+    colour = problem in ("rl_cifar", "five_one")
+    scaled = {"scale": "channel" if colour else "minus_one_one"}
     if problem in ("pm", "smoke"):
         size = {"examples": 10_000, "batch_size": 16, "num_tasks": 500}
         if problem == "smoke":

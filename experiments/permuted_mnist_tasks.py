@@ -73,6 +73,7 @@ measured: the other arms of this protocol.
 from typing import Any
 
 from cl_bench import config
+from cl_bench.fields import ConfigError
 
 PROTOCOLS = ("gpm", "van_de_ven")
 ER = {"name": "experience_replay", "capacity": 1_000, "replay_batch_size": 10}
@@ -86,7 +87,7 @@ def get_config(arg: str = ""):
     protocol = config.mode(first, PROTOCOLS, "gpm")
     mode = config.mode(second, MODES, "full")
     if mode == "checks" and protocol != "gpm":
-        raise ValueError(f"checks are of the protocol gpm, not {protocol}")
+        raise ConfigError(f"checks are of the protocol gpm, not {protocol}")
     stream: dict[str, Any] = {"name": "transformed", "dataset": "mnist"}
     stream |= {"num_tasks": 10, "scenario": "domain"}
     stream |= _budget(protocol)

@@ -49,7 +49,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "l2": {"name": "l2"},
     "shrink_perturb pooled": {"name": "shrink_perturb", "noise": "pooled"},
     "shrink_perturb exact": {"name": "shrink_perturb"},
-    "redo": {"name": "redo"},
+    "redo": {"name": "redo", "statistics": "average"},
     "snr": {"name": "snr"},
     "upgd pooled": {"name": "upgd", "noise": "pooled"},
     "upgd exact": {"name": "upgd"},
@@ -60,7 +60,7 @@ MORE: dict[str, dict[str, Any]] = {
     "spectral": {"name": "spectral"},
     "weight_clipping": {"name": "weight_clipping"},
     "trac": {"name": "trac"},
-    "grama every step": {"name": "grama", "period": 1},
+    "grama every step": {"name": "grama", "statistics": "average", "period": 1},
     "parseval": {"name": "parseval"},
     "wasserstein": {"name": "wasserstein"},
 }

@@ -50,6 +50,7 @@ have none), over tasks 1 to 10 and the last 20, and dead units at the start of t
 from typing import Any
 
 from cl_bench import config
+from cl_bench.fields import ConfigError
 
 STREAMS = ("ipm", "lp_cifar", "lp_emnist", "smoke")
 ARMS = ("main", "all", "control")
@@ -59,9 +60,11 @@ POOLED = {"noise": "pooled"}
 def get_config(arg: str = ""):
     """One of `STREAMS` with one of `ARMS`."""
     first, _, second = arg.partition(",")
-    which = config.mode(first, STREAMS, "ipm")
+    which, arms = config.mode(first, STREAMS, "ipm"), config.mode(second, ARMS, "main")
+    if arms == "control" and which not in ("ipm", "smoke"):
+        raise ConfigError(f"control is of the stream ipm, not {which}")
     return config.study(
-        name=f"upgd-{which}-{config.mode(second, ARMS, 'main')}",
+        name=f"upgd-{which}-{arms}",
         benchmark=f"upgd-{which}",
         stream=_stream(which),
         network=_network(which),

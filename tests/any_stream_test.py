@@ -56,6 +56,7 @@ TASK_ID = ("hat", "packnet", "independent", "lora_per_task", "progressive")
 BY_TASK = (*TASK_ID, "lwf", "dgr", "gem", "agem", "experience_replay", "ewc", "ogd")
 HEAD, BEST = "resets the head", "puts back the best network"
 DENSE, LABELS = "network mlp", "is a regression"
+ONE = "statistics='average'"
 REFUSED = {
     ("class_pairs", "gpm"): DENSE,
     ("class_pairs", "inflora"): DENSE,
@@ -74,9 +75,11 @@ REFUSED = {
     ("class_incremental", "trac"): "step_schedule",
     ("bit_flipping", "dgr"): LABELS,
     ("bit_flipping", "ewc"): LABELS,
+    ("bit_flipping", "grama"): ONE,
     ("bit_flipping", "lwf"): LABELS,
     ("bit_flipping", "ncl"): LABELS,
     ("bit_flipping", "ogd"): LABELS,
+    ("bit_flipping", "redo"): ONE,
 }
 OFFERS = {"bit_flipping": (), "split_classes, task": ("boundaries", "task_id")}
 

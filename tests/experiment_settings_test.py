@@ -6,30 +6,12 @@ Nothing is trained, and the data sets are stand-ins.
 import jax
 import pytest
 
-from cl_bench import components, config, study
 from cl_bench.fields import ConfigError
-from tests.stand_in_data import IMAGENET, SETS, stand_in
+from tests import experiment_setting
+from tests.experiment_setting import arms_of, parts_of, runs_of
+from tests.stand_in_data import IMAGENET, SETS
 
-
-@pytest.fixture(autouse=True)
-def stand_ins(monkeypatch):
-    stand_in(monkeypatch)
-
-
-def runs_of(spec, **overrides):
-    """The runs of a study; overrides with __ for the dot."""
-    changed = {key.replace("__", "."): value for key, value in overrides.items()}
-    experiment = config.load(spec)
-    return study.expand(experiment.config, experiment.sweep, overrides=changed)
-
-
-def arms_of(spec, **overrides):
-    """Arm -> one of its runs."""
-    return {run.arm: run for run in runs_of(spec, **overrides)}
-
-
-def parts_of(run):
-    return components.make(run.stream, run.network, run.metrics, run.method)
+stand_ins = experiment_setting.stand_ins  # for every test of this file
 
 
 def settings_of(run):
@@ -239,12 +221,3 @@ def test_a_change_period_longer_than_the_stream_is_refused(spec, period, works):
     with pytest.raises(ConfigError, match=message):
         runs_of(spec, stream__steps_per_task=period)
     runs_of(spec, stream__steps_per_task=works, stream__num_tasks=2)
-
-
-@pytest.mark.parametrize("preset", ["ash_adams", "dash"])
-def test_all_test_images_are_scored(preset):
-    for mode in ("smoke", "full"):
-        run = arms_of(f"warm_start:{preset},{mode}")["backprop"]
-        (scored,) = [m for m in run.metrics if m["name"] == "test_accuracy"]
-        size = run.stream.get("held_out_batch")
-        assert scored["minibatches"] * size == SETS["cifar10"][3]

@@ -46,6 +46,16 @@ def _one(states, task):
 # ---- random labels
 
 
+def test_colour_channels_can_be_standardised_each_by_itself():
+    options = {"dataset_options": IMAGES | {"channels": 3}}
+    stream = _random(flatten=False, scale="channel", **options)
+    data, states = _starts(stream, 1)
+    batches = batches_of(stream, data, _one(states, 0), 3)  # one epoch: all 12 images
+    x = np.asarray(batches.x).reshape(-1, 3)
+    np.testing.assert_allclose(x.mean(axis=0), 0.0, atol=1e-5)
+    np.testing.assert_allclose(x.std(axis=0), 1.0, rtol=1e-5)
+
+
 @pytest.mark.parametrize("flatten", [True, False])
 def test_an_epoch_shows_each_image_once_with_its_label_of_the_task(flatten):
     stream = _random(flatten=flatten, scale="zero_one")

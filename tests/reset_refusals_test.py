@@ -86,6 +86,15 @@ def test_bias_compensation_takes_readers_of_one_activation():
         )
 
 
+@pytest.mark.parametrize("module", [redo, grama])
+def test_statistics_of_one_example_are_refused(module):
+    spec = tiny.SPEC._replace(batch_size=1)
+    net = mlp.make(spec, widths=(5, 4))
+    with pytest.raises(ValueError, match="batch_size=1 .*statistics='average'"):
+        module.make(net, spec, module.Hyper())
+    module.make(net, spec, module.Hyper(statistics="average"))
+
+
 def test_dash_needs_gradients_at_the_boundary():
     spec = tiny.SPEC._replace(reset_head=True)
     net = mlp.make(spec, widths=(5, 4))

@@ -114,11 +114,12 @@ def _missing(name: str, root: Path) -> str:
     if name not in known:
         hint = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     here = {*registry.names("datasets"), *prepared}
-    found = next((near for near in hint if near not in here), name)
+    found = hint[0] if hint and hint[0] not in here else name
+    near = [f"{h!r}, which is here" if h in here else repr(h) for h in hint]
     return (
         f"No whole copy of data set {name!r} is here: looked for {root / name} "
         f"(prepared by TFDS) and {_cache.entry(name, DOWNLOADED)} (downloaded)."
-        + (f" Did you mean {' or '.join(map(repr, hint))}?" if hint else "")
+        + (f" Did you mean {' or '.join(near)}?" if hint else "")
         + f" Prepared there: {', '.join(prepared) or 'none'}. Get it with "
         f"`python -m cl_bench.download {found}` (or --config.stream.download=True), or "
         "point TFDS_DATA_DIR at a folder that has it prepared. Nothing to download: "

@@ -9,7 +9,15 @@ from jax import Array
 
 from cl_bench import optimizers, units
 from cl_bench.methods._surgery import moment_mask, reset_units
-from cl_bench.types import NetState, NetTransform, Network, PyTree, Signals, Unit
+from cl_bench.types import (
+    NetState,
+    NetTransform,
+    Network,
+    PyTree,
+    Signals,
+    StreamSpec,
+    Unit,
+)
 
 STATISTICS = ("batch", "average")
 SOURCES = ("fresh", "initial")
@@ -125,6 +133,19 @@ def require_hidden_layer(net: Network, method: str) -> None:
         raise ValueError(
             f"{method} needs a hidden layer, and the network has none: give it widths, "
             "such as widths=(100,)"
+        )
+
+
+def require_several(spec: StreamSpec, hyper: Rules) -> None:
+    """Raise ValueError for the statistics of a mini-batch of one example.
+
+    A unit that is silent on one example is not dormant: about half of them are.
+    """
+    if spec.batch_size == 1 and hyper.statistics == "batch":
+        raise ValueError(
+            "batch_size=1 and statistics='batch': units that are silent on one single "
+            "example would be reset, about half of a ReLU layer; statistics='average' "
+            "(over the steps) works, and so does a larger batch"
         )
 
 

@@ -36,6 +36,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     """
     _unit_resets.require_hidden_layer(net, "grama")
     check(hyper)
+    _unit_resets.require_several(spec, hyper)
 
     def score(signals):
         return {u.name: units.incoming_magnitude(signals.grads, u) for u in net.units}

@@ -22,7 +22,7 @@ NEUTRAL = {"threshold": -1.0}
 class Hyper(optimizers.OptimHyper):
     """tau and period of the paper; statistics of one mini-batch.
 
-    With batches of one example take `statistics='average'`.
+    Batches of one example need `statistics='average'`.
     """
 
     threshold: float = 0.1  # tau
@@ -52,6 +52,7 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     """
     _unit_resets.require_hidden_layer(net, "redo")
     check(hyper)
+    _unit_resets.require_several(spec, hyper)
 
     def score(signals):
         return _unit_resets.mean_magnitude(net, signals.acts)

@@ -27,7 +27,7 @@ def _adalin_relu(layer: dict[str, Array], z: Array) -> Array:
     """phi(z) + a_i z g(z), g = cos(pi/2 |phi'(z)| / max |phi'|), no gradient through g.
 
     For ReLU g is 0 where z > 0 and 1 elsewhere. Source: Rohani et al., CoLLAs 2025
-    (arXiv 2505.09486).
+    (arXiv 2505.09486), its equation from a secondary source.
     """
     return jax.nn.relu(z) + layer["adalin"] * jnp.where(z > 0.0, 0.0, z)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from cl_bench.registry import UnknownNameError, nearest
-from cl_bench.streams import _by_class, _epochs, _images
+from cl_bench.streams import _by_class, _epochs, _images, _scaling
 from cl_bench.types import Batch, Dataset, Key, Stream
 
 REFERENCE = (
@@ -57,9 +57,10 @@ def make(
     There are no held-out examples: no image outside those trained on has a label
     that follows from the task, and `held_out` raises ValueError for every split. The
     score of a task is its online accuracy, or its loss on training batches. The other
-    options are those of `_images.open_images` and `_images.make_spec`.
+    options are those of `_images.open_images` and `_images.make_spec`; `scale` may be
+    'channel' too, each colour channel standardised by itself.
 
-    Raises UnknownNameError for another `labels`, ValueError for numbers that do not
+    Raises UnknownNameError for another `labels` or `scale`, ValueError for numbers that do not
     fit the set.
     # Departs from the released code: there every seed draws its own images, and an
     # epoch ends a batch early (74 of the 75 that 1,200 images make).
@@ -70,8 +71,8 @@ def make(
         download=download,
         dataset_options=dataset_options,
         examples=examples,
-        scale=scale,
     )
+    images = _scaling.scaled(images, scale)
     _check(labels, epochs, batch_size, examples, offers)
     shape = _by_class.input_shape(images, flatten)
     spec = _images.make_spec(
@@ -97,9 +98,10 @@ def make(
 
     def batch(data: Dataset, state: Task, i: Array) -> Batch:
         rows = _epochs.epoch_rows(state.orders, i, batch_size)
-        pixels = _images.pixel_rows(data.train_x, rows).reshape(-1, *shape)
+        pixels = _images.pixel_rows(data.train_x, rows)
         y = state.labels.at[rows].get(mode="promise_in_bounds")
-        return _images.make_batch(images, pixels, y, state.task)
+        made = _images.make_batch(images, pixels, y, state.task)
+        return made._replace(x=made.x.reshape(-1, *shape))
 
     return Stream(spec, images.load, start, batch, _no_held_out)
 

@@ -42,10 +42,11 @@ to 90.5; a linear model has 77.1, at a step size that is not known (here 0.01; i
 `small` it has 71.5 and 67.2 of test images at 0.1, over tasks 1-50). `full` was not run.
 
 Measured, `small,main`, jax 0.10.2 on two CPU cores (52 minutes a seed on both), in %, mean
-of seeds 0, 1 and 2 with a 95 % bootstrap interval, which of three is from the lowest to the
-highest; dead units, effective rank and mean |w| are means over tasks 451 to 500 (|w| .030
-at first); published: online accuracy over the last tenth of the tasks with SGD, 5 seeds, of
-Farias and Jozefiak (ICLR 2025, table 1), from a secondary source, +-2 and not verified:
+of seeds 0, 1 and 2 with a bootstrap interval, which of three is from the lowest to the
+highest (too narrow for one of 95 %); dead units, effective rank and mean |w| are means
+over tasks 451 to 500 (|w| .030 at first); published: online accuracy over the last tenth
+of the tasks with SGD, 5 seeds, of Farias and Jozefiak (ICLR 2025, table 1), from a
+secondary source, +-2 and not verified:
 
     online, tasks      1-50             451-500      published  all              dead rank |w|
     backprop       81.6 [80.3 82.9]  81.0 [79.5 82.6]   78   82.4 [82.0 82.7]   7.0  41  .091

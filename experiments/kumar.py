@@ -69,15 +69,14 @@ Farias and Jozefiak (ICLR 2025, table 1), from a secondary source, +-2 and not v
 
 The paper's figures put L2-Init among the three best with Adam on all five problems; so it is
 here, and first with SGD. Its table 2 has L2-Init (1e-3) at 81.1 over 20 tasks: here 82.0
-[81.8 82.1]. With Adam dead units do not tell who learns. L2 improves layer norm (Lyle et
-al.), still behind most; at 1e-2 it has 76.5 and 76.9 with Adam, 55.6 with SGD. The other
-problems are not measured. Most of ours are 1 to 6 below those published. Causes, checked
-(last 50 tasks, two seeds, backprop, continual backprop, ReDo, L2-Init): (1) the released
-code of Farias and Jozefiak has pixels in [0, 1], LeCun's initialiser, penalties without the
-half: so 77.8 83.8 83.8 83.5, L2 80.0, with Adam 73.4 87.9 88.2 87.8: within 2 of theirs,
-backprop 7 and 9 ahead; (2) with SGD batches of 8 have 67.5 81.4 81.6 83.2, steps of .03 65.2
-78.4 77.9 80.3, of .003 68.9 79.1 78.5 77.3; (3) images drawn anew for every task have 64.7
-80.0 79.4 80.6.
+[81.8 82.1]. L2 improves layer norm (Lyle et al.), still behind most; at 1e-2 it has 76.5 and
+76.9 with Adam, 55.6 with SGD. The other problems are not measured. Most of ours are 1 to 6
+below those published. Causes, checked (last 50 tasks, two seeds, backprop, continual
+backprop, ReDo, L2-Init): (1) the released code of Farias and Jozefiak has pixels in [0, 1],
+LeCun's initialiser, penalties without the half: so 77.8 83.8 83.8 83.5, L2 80.0, with Adam
+73.4 87.9 88.2 87.8: within 2 of theirs, backprop 7 and 9 ahead; (2) with SGD batches of 8
+have 67.5 81.4 81.6 83.2, steps of .03 65.2 78.4 77.9 80.3, of .003 68.9 79.1 78.5 77.3; (3)
+images drawn anew for every task have 64.7 80.0 79.4 80.6.
 """
 
 from typing import Any

@@ -41,7 +41,7 @@ Measured, `small,main`, jax 0.10.2 on two CPU cores, online accuracy in %, seeds
 
     The peak is 93.2 in both seeds (tasks 3 and 4; published 93.3); the last 80 tasks
     have 83.4 and 83.0. Run again later, over 76 tasks, seed 1 is the same and seed 0 has
-    89.1 on task 75: rounding in another order takes another path.
+    89.1 on task 75 (older code or another processor: it is not known which).
 
     continual backprop  1           75          150         400         800
     online accuracy     92.3 92.0   93.0 93.1   92.5 92.9   92.9 92.8   92.8 92.6

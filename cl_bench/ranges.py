@@ -16,7 +16,10 @@ _REAL: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ),
     (r"^(percentile|mix|keep|floor)$", lambda v: 0 <= v <= 1, "from 0 to 1"),
     (
-        r"step_(size|scale)$|_(rate|std|decay|weight)$|^(strength|shrink|damping|alpha|zeta)$",
+        (
+            r"step_(size|scale)$|_(rate|std|decay|weight)$|"
+            r"^(strength|shrink|damping|alpha|zeta)$"
+        ),
         lambda v: 0 <= v < math.inf,
         "a finite number, 0 or more",
     ),

@@ -52,6 +52,7 @@ from typing import Any
 from cl_bench import config
 from cl_bench.fields import ConfigError
 
+PERMUTED = ("ipm", "smoke")  # the others permute labels
 STREAMS = ("ipm", "lp_cifar", "lp_emnist", "smoke")
 ARMS = ("main", "all", "control")
 POOLED = {"noise": "pooled"}
@@ -61,7 +62,7 @@ def get_config(arg: str = ""):
     """One of `STREAMS` with one of `ARMS`."""
     first, _, second = arg.partition(",")
     which, arms = config.mode(first, STREAMS, "ipm"), config.mode(second, ARMS, "main")
-    if arms == "control" and which not in ("ipm", "smoke"):
+    if arms == "control" and which not in PERMUTED:
         raise ConfigError(f"control is of the stream ipm, not {which}")
     return config.study(
         name=f"upgd-{which}-{arms}",
@@ -76,7 +77,7 @@ def get_config(arg: str = ""):
 
 
 def _stream(which: str) -> dict[str, Any]:
-    if which in ("ipm", "smoke"):
+    if which in PERMUTED:
         size = {"ipm": (200, 5_000), "smoke": (3, 200)}[which]
         name, dataset = {"name": "permuted"}, "mnist"
     else:
@@ -99,7 +100,7 @@ def _network(which: str) -> dict[str, Any]:
 def sweep(add, config):
     """The arms at the settings that the header tells of, for the stream."""
     _, which, arms = config.study.split("-")
-    if which in ("ipm", "smoke"):
+    if which in PERMUTED:
         if arms == "control":
             _controls(add)
             return

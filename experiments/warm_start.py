@@ -34,8 +34,7 @@ STREAMS = ("ash_adams", "hare_tortoise", "noisy_chunks", "dash")
 MODES = ("smoke", "full")
 ADAMW = {"optimizer": "adamw", "step_size": 1e-3, "weight_decay": 1e-3}
 SGD = {"optimizer": "momentum", "step_size": 1e-3, "momentum": 0.9, "weight_decay": 0.0}
-OPTIMIZERS = {"dash": SGD}
-SHRINK = {"dash": {"keep": 0.3, "noise_std": 0.01}}
+DASH_SHRINK = {"keep": 0.3, "noise_std": 0.01}
 ALL_OF_TEST = {"name": "test_accuracy", "minibatches": 100}
 
 
@@ -56,7 +55,7 @@ def get_config(arg: str = ""):
         benchmark=f"warm_start-{preset}-{mode}",
         stream=stream,
         network=network,
-        method={"name": "backprop", **OPTIMIZERS.get(preset, ADAMW)},
+        method={"name": "backprop", **(SGD if preset == "dash" else ADAMW)},
         metrics=("online_accuracy", ALL_OF_TEST, "weight_norms"),
         score="test_accuracy",
         seeds=2 if mode == "smoke" else 5,
@@ -70,7 +69,7 @@ def sweep(add, config):
     add("backprop")
     add("full_reset", method={"name": "full_reset"})
     add("head_reset", method={"name": "head_reset", "head": "redraw"})
-    shrink = SHRINK.get(config.stream.preset, {})
+    shrink = DASH_SHRINK if config.stream.preset == "dash" else {}
     add("boundary_shrink_perturb", method={"name": "boundary_shrink_perturb", **shrink})
     slow = {"name": "hare_tortoise", "period": 1 if smoke else 10}
     add("hare_tortoise", method=slow)

@@ -15,7 +15,7 @@ from absl import flags
 
 from cl_bench import components, config, study, sweeps
 from cl_bench.fields import ConfigError
-from tests.stand_in_data import stand_in
+from tests import experiment_setting
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 # File -> its arguments: the names of its constants, or the words themselves.
@@ -41,9 +41,7 @@ REFUSED = {  # and their headers say so
 }
 
 
-@pytest.fixture(autouse=True)
-def stand_ins(monkeypatch):
-    stand_in(monkeypatch)
+stand_ins = experiment_setting.stand_ins  # for every test of this file
 
 
 def specs(name):

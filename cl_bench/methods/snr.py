@@ -63,7 +63,8 @@ def make(net: Network, spec: StreamSpec, hyper: Hyper) -> Method:
     min_threshold. Before the first period thresholds are max_threshold (a choice of
     ours: our sources do not tell).
     # Departs from the released code: fresh weights come from the network's own
-    # initialiser, there from LeCun's. From the paper: ages are multiples of the batch size, and noted as such;
+    # initialiser, there from LeCun's.
+    # Departs from the paper: ages are multiples of the batch size, and noted as such;
     # activations are looked at, not pre-activations: with an activation that is
     # positive below 0 (sigmoid, softplus) every unit fires at every step, and none is
     # ever reset.

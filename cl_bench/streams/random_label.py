@@ -60,8 +60,8 @@ def make(
     options are those of `_images.open_images` and `_images.make_spec`; `scale` may be
     'channel' too, each colour channel standardised by itself.
 
-    Raises UnknownNameError for another `labels` or `scale`, ValueError for numbers that do not
-    fit the set.
+    Raises UnknownNameError for another `labels` or `scale`, ValueError for numbers that
+    do not fit the set.
     # Departs from the released code: there every seed draws its own images, and an
     # epoch ends a batch early (74 of the 75 that 1,200 images make).
     """
@@ -98,10 +98,8 @@ def make(
 
     def batch(data: Dataset, state: Task, i: Array) -> Batch:
         rows = _epochs.epoch_rows(state.orders, i, batch_size)
-        pixels = _images.pixel_rows(data.train_x, rows)
-        y = state.labels.at[rows].get(mode="promise_in_bounds")
-        made = _images.make_batch(images, pixels, y, state.task)
-        return made._replace(x=made.x.reshape(-1, *shape))
+        made = _by_class.take(images, data.train_x, state.labels, rows, state.task)
+        return _by_class.flattened(made, flatten)
 
     return Stream(spec, images.load, start, batch, _no_held_out)
 

@@ -89,37 +89,34 @@ def masks_of(net: Network, layers: list[Layer]) -> dict[str, Array]:
 def reinitialise(
     key: Key, net: Network, params: Any, layers: list[Layer]
 ) -> dict[str, Any]:
-    """Write fresh columns into the due units; drawn only in a step that needs them."""
+    """Fresh columns for the due units, all that reads them 0: params.
+
+    The kernels are drawn, read and written only in a step that replaces a unit (where
+    lanes are vmapped, in every step).
+    """
     names = [(u, name) for u in net.units for name in u.incoming]
-    count = {
-        u.name: layer.due.shape[0] for u, layer in zip(net.units, layers, strict=True)
-    }
-
-    def draw() -> list[Array]:
-        keys = jax.random.split(jax.random.fold_in(key, 2), len(names))
-        return [
-            net.columns(k, name, count[u.name])
-            for k, (u, name) in zip(keys, names, strict=True)
-        ]
-
-    def none() -> list[Array]:
-        return [jnp.zeros(shape.shape, shape.dtype) for shape in jax.eval_shape(draw)]
-
-    anything = jnp.any(jnp.concatenate([layer.due for layer in layers]))
-    drawn = jax.lax.cond(anything, draw, none)
-    fresh: dict[str, Array] = {
-        name: columns for (_, name), columns in zip(names, drawn, strict=True)
-    }
+    pairs = list(zip(net.units, layers, strict=True))
+    count = {unit.name: layer.due.shape[0] for unit, layer in pairs}
     each = [
         (unit, (jnp.arange(unit.size) == layer.index[r]) & layer.due[r], r)
-        for unit, layer in zip(net.units, layers, strict=True)
+        for unit, layer in pairs
         for r in range(layer.due.shape[0])
     ]
-    for unit, mask, _ in each:
-        params = units.set_outgoing(params, unit, mask, 0.0)
-    # After all rows, whatever the order of the table: a weight that joins two units
-    # which go together is a fresh one, as in the released code.
-    for unit, mask, r in each:
-        kernels = {name: fresh[name][..., r : r + 1] for name in unit.incoming}
-        params = units.set_incoming(params, unit, mask, kernels, 0.0)
-    return params
+
+    def write(params: Any) -> Any:
+        keys = jax.random.split(jax.random.fold_in(key, 2), len(names))
+        fresh = {
+            name: net.columns(k, name, count[u.name])
+            for k, (u, name) in zip(keys, names, strict=True)
+        }
+        for unit, mask, _ in each:
+            params = units.set_outgoing(params, unit, mask, 0.0)
+        # After all rows, whatever the order of the table: a weight that joins two units
+        # which go together is a fresh one, as in the released code.
+        for unit, mask, r in each:
+            kernels = {name: fresh[name][..., r : r + 1] for name in unit.incoming}
+            params = units.set_incoming(params, unit, mask, kernels, 0.0)
+        return params
+
+    anything = jnp.any(jnp.concatenate([layer.due for layer in layers]))
+    return jax.lax.cond(anything, write, lambda params: params, params)

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cl_bench.streams import _images, _splits, permuted
+from cl_bench.streams import _images, _splits, mixed, permuted
+from tests.fixtures import no_test_part
 from tests.permuted_setting import BOTH, make, same_pixels
 from tests.stream_setting import batches_of, task_of
 
@@ -81,6 +82,9 @@ def test_a_set_without_a_test_part_says_so():
             jnp.int32(0),
             4,
         )
+    assert mixed.make().spec.has_test
+    sets = ("digits", no_test_part.__name__)
+    assert not mixed.make(datasets=sets).spec.has_test
 
 
 @pytest.mark.parametrize("total", [*range(1, 41), 980, 30_030, 2**20 - 1])

@@ -58,7 +58,8 @@ def make(
     the smallest set; an epoch of a set is a new order without its incomplete last
     minibatch. In joint and cumulative training each example is of one of the sets
     concerned, drawn uniformly, and one of its images, drawn uniformly. x is [B, D], or
-    [B, H, W, 1] where not `flatten`. There are no 'fit' and 'tune' parts.
+    [B, H, W, 1] where not `flatten`. There are no 'fit' and 'tune' parts; sets of
+    which one has no test part are for metrics without test examples.
 
     Raises ValueError for fewer than two sets, a frame smaller than an image, a batch
     larger than the smallest set, options that contradict each other.
@@ -100,6 +101,7 @@ def make(
         offers=frozenset(known),
         loss=softmax_cross_entropy,
         reset_head=reset_head,
+        has_test=min(tests) > 0,
         num_classes=sum(f.num_classes for f in facts),
         **_scenario.facts(rule, known),
     )
